@@ -1,0 +1,92 @@
+package stream
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+)
+
+// Codes of the errors that Weir itself finds. An upstream's own code is passed
+// on instead when it sent one.
+const (
+	CodeUpstreamUnauthorized = "upstream_unauthorized" // our credential failed, not the client's
+	CodeUpstreamUnreachable  = "upstream_unreachable"
+	CodeUpstreamTruncated    = "upstream_truncated" // the answer stopped without an end
+	CodeUpstreamTimeout      = "upstream_timeout"   // silence before, or between, tokens
+	CodeUpstreamInvalid      = "upstream_invalid"   // the answer is no stream of events
+	CodeUpstreamError        = "upstream_error"
+	CodeTooLarge             = "stream_too_large"
+	CodeInterrupted          = "interrupted" // this server stopped
+	CodeCancelled            = "cancelled"
+	CodeInternal             = "internal_error"
+)
+
+// Error is a generation's failure, as clients are told of it. Everything in it
+// is safe to show them.
+type Error struct {
+	Message   string
+	Type      string
+	Code      string
+	Param     string
+	Retryable bool // the same request may well succeed later
+
+	UpstreamStatus int             // the upstream's HTTP status; 0 when it gave none
+	RetryAfter     time.Duration   // the upstream's wish; 0 when it had none
+	Upstream       json.RawMessage // the upstream's JSON body, free of credentials; nil when it had none
+}
+
+func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+type errorJSON struct {
+	Message        string          `json:"message"`
+	Type           string          `json:"type"`
+	Code           *string         `json:"code"`
+	Param          *string         `json:"param"`
+	Retryable      bool            `json:"retryable"`
+	UpstreamStatus int             `json:"upstream_status,omitempty"`
+	RetryAfter     float64         `json:"retry_after,omitempty"` // seconds
+	Upstream       json.RawMessage `json:"upstream,omitempty"`
+}
+
+func (e *Error) MarshalJSON() ([]byte, error) {
+	return json.Marshal(errorJSON{
+		Message: e.Message, Type: e.Type, Code: orNull(e.Code), Param: orNull(e.Param), Retryable: e.Retryable,
+		UpstreamStatus: e.UpstreamStatus, RetryAfter: e.RetryAfter.Seconds(), Upstream: e.Upstream,
+	})
+}
+
+func (e *Error) UnmarshalJSON(data []byte) error {
+	var j errorJSON
+	if err := json.Unmarshal(data, &j); err != nil {
+		return err
+	}
+	*e = Error{
+		Message: j.Message, Type: j.Type, Code: orEmpty(j.Code), Param: orEmpty(j.Param), Retryable: j.Retryable,
+		UpstreamStatus: j.UpstreamStatus, RetryAfter: time.Duration(j.RetryAfter * float64(time.Second)), Upstream: j.Upstream,
+	}
+	return nil
+}
+
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+func orEmpty(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// AsError returns err as clients are told of it. What is not an *Error is a
+// failure of our own whose details stay in the log.
+func AsError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Message: "the generation failed inside the proxy", Type: "server_error", Code: CodeInternal, Retryable: true}
+}

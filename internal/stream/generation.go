@@ -1,0 +1,207 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// generation is one answer in the making. The goroutine that produces it and
+// the one that watches over it share only what mu guards.
+type generation struct {
+	meta     Meta
+	limits   Limits
+	unread   time.Duration
+	generate Generate
+	writer   Writer
+	cancel   context.CancelCauseFunc
+	started  time.Time
+
+	presence chan struct{} // one slot: readers came or went
+
+	mu          sync.Mutex
+	readers     int       // guarded by mu
+	unreadSince time.Time // guarded by mu; meaningless while there are readers
+	firstToken  time.Time // guarded by mu; zero before it
+	lastToken   time.Time // guarded by mu; the start before the first
+	events      int       // guarded by mu
+	bytes       int64     // guarded by mu
+}
+
+func newGeneration(spec Spec, limits Limits, writer Writer) *generation {
+	now := time.Now()
+	return &generation{
+		meta: spec.Meta, limits: limits, unread: spec.Unread, generate: spec.Generate, writer: writer,
+		started: now, unreadSince: now, lastToken: now, presence: make(chan struct{}, 1),
+	}
+}
+
+// produce runs the provider. A panic in it is a failure of this generation,
+// not of the process.
+func (g *generation) produce(ctx context.Context, observer Observer) (outcome Outcome, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return g.generate(ctx, func(events []Event) error {
+		if len(events) == 0 {
+			return nil
+		}
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		first, err := g.account(events)
+		if err != nil {
+			return err
+		}
+		if first {
+			observer.FirstToken(g.meta, time.Since(g.started))
+		}
+		if err := g.writer.Append(ctx, events); err != nil {
+			return fmt.Errorf("append: %w", err)
+		}
+		return nil
+	})
+}
+
+// account counts the events in, and reports whether they are the first.
+func (g *generation) account(events []Event) (first bool, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lastToken = time.Now()
+	if first = g.events == 0; first {
+		g.firstToken = g.lastToken
+	}
+	g.events += len(events)
+	for _, e := range events {
+		g.bytes += int64(len(e.Data))
+	}
+	if g.limits.MaxBytes > 0 && g.bytes > g.limits.MaxBytes {
+		return first, &Error{
+			Message: fmt.Sprintf("the answer is larger than the %d bytes a stream may hold", g.limits.MaxBytes),
+			Type:    "server_error", Code: CodeTooLarge,
+		}
+	}
+	return first, nil
+}
+
+// watch cancels the generation when there is a reason to: sealed by somebody
+// else, nobody reads it, the upstream is silent. It ends with ctx.
+func (g *generation) watch(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.writer.Sealed():
+			g.cancel(ErrSealed)
+			return
+		case <-g.presence:
+		case <-timer.C:
+		}
+		wait, reason := g.patience(time.Now())
+		if reason != nil && wait <= 0 {
+			g.cancel(reason)
+			return
+		}
+		if reason != nil {
+			timer.Reset(wait)
+		}
+	}
+}
+
+// patience returns how long the generation may go on if nothing changes, and
+// the reason to end it then; a nil reason means for ever.
+func (g *generation) patience(now time.Time) (wait time.Duration, reason error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	consider := func(since time.Time, limit time.Duration, why error) {
+		if left := since.Add(limit).Sub(now); reason == nil || left < wait {
+			wait, reason = left, why
+		}
+	}
+	if g.readers == 0 {
+		consider(g.unreadSince, g.unread, errUnread)
+	}
+	if g.events == 0 && g.limits.FirstToken > 0 {
+		consider(g.lastToken, g.limits.FirstToken, silence("before its first token", g.limits.FirstToken))
+	}
+	if g.events > 0 && g.limits.Idle > 0 {
+		consider(g.lastToken, g.limits.Idle, silence("between two tokens", g.limits.Idle))
+	}
+	return wait, reason
+}
+
+func silence(where string, limit time.Duration) *Error {
+	return &Error{
+		Message: fmt.Sprintf("the upstream was silent for %s %s", limit, where),
+		Type:    "server_error", Code: CodeUpstreamTimeout, Retryable: true,
+	}
+}
+
+// attach counts a reader in, until detach is called.
+func (g *generation) attach() (detach func()) {
+	g.addReader(1)
+	return sync.OnceFunc(func() { g.addReader(-1) })
+}
+
+func (g *generation) addReader(delta int) {
+	g.mu.Lock()
+	g.readers += delta
+	if g.readers == 0 {
+		g.unreadSince = time.Now()
+	}
+	g.mu.Unlock()
+	select {
+	case g.presence <- struct{}{}:
+	default: // the watch has yet to look at the last change
+	}
+}
+
+// conclude says how the generation ends if nobody has sealed it already.
+func (g *generation) conclude(outcome Outcome, err error) End {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	end := End{Meta: g.meta, Events: g.events, Bytes: g.bytes, Err: err}
+	end.Summary = Summary{
+		FinishReason: outcome.FinishReason,
+		Usage:        outcome.Usage,
+		Timings:      &Timings{TotalMS: milliseconds(time.Since(g.started))},
+	}
+	if g.events > 0 {
+		end.Timings.FirstTokenMS = milliseconds(g.firstToken.Sub(g.started))
+	}
+	switch {
+	case err == nil:
+		end.State = StateDone
+	case errors.Is(err, errUnread), errors.Is(err, ErrSealed):
+		end.State = StateCancelled
+	case errors.Is(err, errInterrupted):
+		end.State = StateError
+		end.Error = &Error{
+			Message: "the server stopped before the answer was complete", Type: "server_error",
+			Code: CodeInterrupted, Retryable: true,
+		}
+	default:
+		end.State = StateError
+		end.Error = AsError(err)
+	}
+	return end
+}
+
+// event returns the ending as a terminal event.
+func (e Ending) event() Event {
+	switch e.State {
+	case StateDone:
+		return DoneEvent(e.Summary)
+	case StateCancelled:
+		return CancelledEvent(e.Summary)
+	default:
+		return e.Error.Event(e.Summary)
+	}
+}

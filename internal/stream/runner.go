@@ -1,0 +1,283 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Log is a store and what is known about its streams.
+type Log interface {
+	Store
+	Catalog
+}
+
+// Emit adds events to a generation's log, as many at a time as arrived
+// together. It keeps nothing of the slice or the data. Its error ends the
+// generation.
+type Emit func(events []Event) error
+
+// Outcome is what a provider knows of an answer once it is over. Usage is nil
+// when nothing came that could be counted.
+type Outcome struct {
+	FinishReason string
+	Usage        *Usage
+}
+
+// Generate produces one answer: it emits its events and returns after the last
+// one. It ends soon after ctx does.
+type Generate func(ctx context.Context, emit Emit) (Outcome, error)
+
+// Spec is a generation to start.
+type Spec struct {
+	Meta
+	// Unread is how long the generation may go on while nobody reads it,
+	// before it is cancelled.
+	Unread time.Duration
+	// Generate produces the answer, under a context of the runner's.
+	Generate Generate
+}
+
+// Limits bound every generation. Zero means no limit.
+type Limits struct {
+	FirstToken time.Duration // upstream silence before the first token
+	Idle       time.Duration // upstream silence between tokens
+	MaxBytes   int64         // payload of one stream
+}
+
+// Observer is told what becomes of generations. Its methods must not block.
+type Observer interface {
+	Started(meta Meta)
+	FirstToken(meta Meta, after time.Duration)
+	Ended(end End)
+}
+
+// End is a generation that is over.
+type End struct {
+	Meta
+	Ending
+	Events int
+	Bytes  int64
+	Err    error // why it ended early, or why its end could not be written; nil on a good end
+}
+
+// ErrDraining is Start's error once the runner is shutting down.
+var ErrDraining = errors.New("stream: the server is stopping and starts nothing new")
+
+// Reasons for which a runner ends a generation early: causes of its context.
+var (
+	errUnread      = errors.New("nobody read the stream for too long")
+	errInterrupted = errors.New("the server stopped")
+)
+
+// storeTimeout is how long a store may take to answer before a write that ends
+// a generation is given up.
+const storeTimeout = 5 * time.Second
+
+// Runner owns every generation of this process: it starts them, watches over
+// them, and ends each in exactly one terminal event.
+type Runner struct {
+	log      Log
+	limits   Limits
+	observer Observer
+
+	running sync.WaitGroup // one for each generation; added to under mu, before draining
+
+	mu          sync.Mutex
+	draining    bool                   // guarded by mu
+	interrupted bool                   // guarded by mu; the drain's grace is over
+	generations map[string]*generation // guarded by mu; those that run here
+}
+
+// NewRunner returns a runner that writes to log. The observer may be nil.
+func NewRunner(log Log, limits Limits, observer Observer) *Runner {
+	if observer == nil {
+		observer = unobserved{}
+	}
+	return &Runner{log: log, limits: limits, observer: observer, generations: map[string]*generation{}}
+}
+
+// Start creates the stream, with its start event in the log, and begins its
+// generation, which outlives ctx. The caller counts as a reader until it calls
+// detach, so that the shortest patience can't end the stream before its creator
+// reads it. Start returns ErrDraining, or what Store.Create returns.
+func (r *Runner) Start(ctx context.Context, spec Spec) (detach func(), err error) {
+	if !r.admit() {
+		return nil, ErrDraining
+	}
+	writer, err := r.log.Create(ctx, spec.Meta)
+	if err != nil {
+		r.running.Done()
+		return nil, err
+	}
+	g := newGeneration(spec, r.limits, writer)
+	if err := writer.Append(ctx, []Event{startEvent(spec.Meta)}); err != nil {
+		// The stream exists already: it ends as any other that failed.
+		g.generate = func(context.Context, Emit) (Outcome, error) {
+			return Outcome{}, fmt.Errorf("append the start event: %w", err)
+		}
+	}
+	genCtx, cancel := context.WithCancelCause(context.Background())
+	g.cancel = cancel
+	detach = g.attach()
+	r.register(g)
+	r.observer.Started(g.meta)
+	go func() {
+		defer r.running.Done()
+		defer r.unregister(g)
+		r.run(genCtx, g)
+	}()
+	return detach, nil
+}
+
+func startEvent(m Meta) Event {
+	return Event{Type: TypeStart, Data: mustMarshal(struct {
+		ID       string `json:"id"`
+		Model    string `json:"model"`
+		Provider string `json:"provider"`
+		Created  int64  `json:"created"`
+	}{m.ID, m.Model, m.Provider, m.Created.Unix()})}
+}
+
+// Cancel ends a running stream, on whatever replica it runs. A stream that has
+// ended already stays as it is.
+func (r *Runner) Cancel(ctx context.Context, id string) error {
+	err := r.log.Seal(ctx, id, CancelledEvent(Summary{}))
+	if errors.Is(err, ErrSealed) {
+		return nil
+	}
+	return err
+}
+
+// Attach says that somebody reads the stream, until detach is called. A stream
+// that does not run here takes no notice.
+func (r *Runner) Attach(id string) (detach func()) {
+	r.mu.Lock()
+	g := r.generations[id]
+	r.mu.Unlock()
+	if g == nil {
+		return func() {}
+	}
+	return g.attach()
+}
+
+// Draining reports whether the runner starts nothing any more.
+func (r *Runner) Draining() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.draining
+}
+
+// Running returns how many generations run here.
+func (r *Runner) Running() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.generations)
+}
+
+// Drain starts nothing new, waits for the running generations until ctx ends,
+// seals the rest as interrupted, and returns when every one is over.
+func (r *Runner) Drain(ctx context.Context) {
+	r.mu.Lock()
+	r.draining = true
+	r.mu.Unlock()
+
+	over := make(chan struct{})
+	go func() {
+		r.running.Wait()
+		close(over)
+	}()
+	select {
+	case <-over:
+		return
+	case <-ctx.Done():
+	}
+	r.mu.Lock()
+	r.interrupted = true
+	for _, g := range r.generations {
+		g.cancel(errInterrupted)
+	}
+	r.mu.Unlock()
+	<-over
+}
+
+func (r *Runner) admit() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.draining {
+		return false
+	}
+	r.running.Add(1)
+	return true
+}
+
+// register makes g known. A drain that interrupted the others before it looked
+// here would wait for g for ever.
+func (r *Runner) register(g *generation) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.generations[g.meta.ID] = g
+	if r.interrupted {
+		g.cancel(errInterrupted)
+	}
+}
+
+func (r *Runner) unregister(g *generation) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.generations, g.meta.ID)
+}
+
+// run is a generation's life: produce, then end in one terminal event, then
+// book what is known of it.
+func (r *Runner) run(ctx context.Context, g *generation) {
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		g.watch(ctx)
+	}()
+	outcome, err := g.produce(ctx, r.observer)
+	if err != nil && context.Cause(ctx) != nil {
+		// Only the cause tells why; the provider just saw its context end.
+		err = context.Cause(ctx)
+	}
+	g.cancel(context.Canceled) // ends the watch, and whatever the provider left behind
+	<-watched
+
+	end := g.conclude(outcome, err)
+	end.Ending, end.Err = r.seal(g, end)
+	r.observer.Ended(end)
+}
+
+// seal writes the terminal event, unless somebody else has, and books the
+// summary. It returns how the stream ended in the log.
+func (r *Runner) seal(g *generation, end End) (Ending, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+
+	ending, err := end.Ending, end.Err
+	sealErr := r.log.Seal(ctx, g.meta.ID, ending.event())
+	switch {
+	case errors.Is(sealErr, ErrSealed):
+		if status, statusErr := r.log.Status(ctx, g.meta.ID); statusErr == nil {
+			if sealed, readErr := ReadEnding(status.Terminal); readErr == nil {
+				sealed.Summary = ending.Summary
+				ending = sealed
+			}
+		}
+	case sealErr != nil:
+		err = errors.Join(err, fmt.Errorf("seal: %w", sealErr))
+	}
+	if bookErr := g.writer.Book(ctx, ending.Summary); bookErr != nil {
+		err = errors.Join(err, fmt.Errorf("book: %w", bookErr))
+	}
+	return ending, err
+}
+
+type unobserved struct{}
+
+func (unobserved) Started(Meta)                   {}
+func (unobserved) FirstToken(Meta, time.Duration) {}
+func (unobserved) Ended(End)                      {}
