@@ -17,9 +17,10 @@ import (
 // stand that Weir looks at.
 type Request struct {
 	Body   []byte // as the client sent it; read it only
-	Model  string // empty when it names none
+	Model  string // empty when it names none; the caller may fill in a default
 	Stream bool
 
+	named         string // the model that the body names
 	model, stream value
 	streamOptions value
 }
@@ -49,7 +50,7 @@ func ParseRequest(body []byte) (*Request, error) {
 		at := value{v.Index, v.Index + len(v.Raw)}
 		switch key.Str {
 		case "model":
-			r.model, r.Model = at, v.Str
+			r.model, r.named, r.Model = at, v.Str, v.Str
 			if v.Type != gjson.String && v.Type != gjson.Null {
 				err = &RequestError{"`model` must be a string such as \"gpt-5-mini\" or \"demo\".", "model"}
 			}
@@ -131,7 +132,7 @@ type Change struct {
 // other byte in its place.
 func (r *Request) Upstream(c Change) []byte {
 	var edits []edit
-	if c.Model != "" && c.Model != r.Model {
+	if c.Model != "" && c.Model != r.named {
 		name, _ := json.Marshal(c.Model) // a string always marshals
 		edits = append(edits, r.set("model", r.model, name))
 	}

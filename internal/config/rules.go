@@ -51,7 +51,7 @@ func checkNotBuilt(c *Config, src sources) error {
 		names[n.what] = append(names[n.what], n.name)
 	}
 	for _, what := range missing {
-		c.Warnings = append(c.Warnings, fmt.Sprintf("%s has no effect: this version does not have %s",
+		c.Warnings = append(c.Warnings, fmt.Sprintf("%s is ignored: this version does not have %s",
 			strings.Join(names[what], ", "), what))
 	}
 	return errors.Join(problems...)
@@ -133,10 +133,10 @@ func knownNames() []string {
 // nearest returns the name that takes the fewest edits to reach, or "" when
 // even that one has little to do with the word.
 func nearest(word string, names []string) string {
-	best, least := "", max(2, len(word)/3)+1
 	if len(word) > 64 {
 		return "" // no name is that long, and the distance is quadratic
 	}
+	best, least := "", max(2, len(strings.TrimPrefix(word, "WEIR_"))/2)+1
 	for _, name := range names {
 		if d := editDistance(word, name); d < least {
 			best, least = name, d

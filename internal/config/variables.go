@@ -59,7 +59,7 @@ var variables = []variable{
 		set: into(parseKeys, func(c *Config) *[]string { return &c.APIKeys }),
 	},
 	{
-		name: "WEIR_RPM", takes: "requests a minute, a whole number; 0 for no limit", example: "60",
+		name: "WEIR_RPM", takes: "a whole number of requests a minute (0 for no limit)", example: "60",
 		set: into(parseCount, func(c *Config) *int { return &c.RPM }),
 	},
 	duration("WEIR_DETACH_GRACE", "5s", 0, func(c *Config) *time.Duration { return &c.DetachGrace }),

@@ -56,7 +56,6 @@ func New(o Options) *Provider {
 	return &Provider{client: api.NewClientWithConfig(config), key: o.Key, baseURL: o.BaseURL}
 }
 
-
 // Stream implements providers.Provider.
 func (p *Provider) Stream(ctx context.Context, req providers.Request, emit stream.Emit) (stream.Outcome, error) {
 	x := &exchange{request: req}

@@ -7,6 +7,8 @@ const START_PAUSES_MS = [500, 1000, 2000, 4000];
 // How often to come back by ourselves to a running stream that the browser gave up on.
 const REOPENINGS = 3;
 
+const ENDS = { done: "Closed: complete", cancelled: "Closed: stopped", error: "Closed: failed" };
+
 // Answer takes one answer of the conversation from its start to its end. It calls:
 //   state(name, words)  the connection; words are for the reader, where the name alone says too little
 //   changed(answer)     content, reasoning or problem are new
@@ -55,16 +57,18 @@ export class Answer {
     this.#on.state("live", "Stopping…");
     try {
       const known = await this.#api.cancel(stream.id, stream.control_token);
-      if (!this.#events) this.#finishAs(known);
+      if (!this.#events && known) this.#finishAs(known);
     } catch (error) {
       this.#stopping = false;
+      if (this.#closed) return;
       if (error.status === 401) this.#on.unauthorized();
       else this.#on.state("live", `Could not stop: ${error.message}`);
     }
   }
 
-  // close leaves the answer to itself: it was ended by another tab, or is no longer part of the conversation.
-  close() {
+  // close leaves the answer to itself: another tab has ended it in this state, or it is gone from the conversation.
+  close(state) {
+    if (this.#events && state) this.#on.state("closed", ENDS[state]);
     this.#closed = true;
     this.#endPause();
     this.#disconnect();
@@ -77,15 +81,17 @@ export class Answer {
   async #start() {
     this.#starting = true;
     this.#on.state("connecting");
+    let stream;
     try {
-      const stream = await this.#send();
-      this.#starting = false;
-      if (stream) this.#accepted(stream);
-      else this.#finish({ state: "cancelled" });
+      stream = await this.#send();
     } catch (error) {
-      this.#starting = false;
       this.#refused(error);
+      return;
+    } finally {
+      this.#starting = false;
     }
+    if (stream) this.#accepted(stream);
+    else this.#finish({ state: "cancelled" });
   }
 
   // #send returns the new stream, or nothing if stopped while no attempt was under way.
@@ -162,7 +168,7 @@ export class Answer {
       return;
     }
     if (this.#closed) return;
-    if (known?.state && known.state !== "running") return this.#finishAs(known);
+    if (known && ended(known)) return this.#finishAs(known);
 
     this.#reopened++;
     if (this.#reopened > REOPENINGS) return this.#setProblem("The connection to this answer was lost.");
@@ -173,7 +179,7 @@ export class Answer {
 
   // #finishAs ends with what the server knows, where its log could not be read to the end.
   #finishAs({ state, text, error, finish_reason, usage, timings }) {
-    if (ended(this.#record)) return;
+    if (!ended({ state })) return;
     this.content = text ?? this.content;
     const problem = state === "error" ? problemOf(error) : undefined;
     this.#finish({ state, error: problem, ending: { finish_reason, usage, timings } });
@@ -183,8 +189,7 @@ export class Answer {
     this.#disconnect();
     if (this.#closed) return;
     this.#closed = true;
-    const words = { done: "answer complete", cancelled: "stopped", error: "the answer failed" };
-    this.#on.state("closed", `Closed: ${words[changes.state]}`);
+    this.#on.state("closed", ENDS[changes.state]);
     this.#conversation.patch(this.#id, { ...changes, content: this.content, reasoning: this.reasoning });
   }
 

@@ -34,9 +34,12 @@ export class Api {
 
   // start begins a generation. The same idempotency key and body join the generation already begun, so a start that
   // got no answer can safely be sent again.
-  start({ model, messages, idempotencyKey }) {
+  async start({ model, messages, idempotencyKey }) {
     const body = model ? { model, messages } : { messages };
-    return this.#call("/v1/streams", { method: "POST", body, headers: { "Idempotency-Key": idempotencyKey } });
+    const headers = { "Idempotency-Key": idempotencyKey };
+    const stream = await this.#call("/v1/streams", { method: "POST", body, headers });
+    if (!stream?.id || !stream.events_url) throw new Error("The server sent something else than a stream.");
+    return stream;
   }
 
   // stream tells what the server knows about the stream behind an events URL.

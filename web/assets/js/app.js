@@ -53,8 +53,10 @@ class App {
   run() {
     if (!EventStream.supported) {
       this.#composer.disable();
+      document.querySelector(".examples").hidden = true;
       this.#status.show("closed", "This browser has no EventSource, so no answer can be streamed to it.");
       this.#transcript.show(this.#conversation.messages);
+      this.#showState();
       return;
     }
     // What a reload interrupted before the server had accepted it is sent again: the key is stored beside it, so it
@@ -71,9 +73,9 @@ class App {
       const message = this.#conversation.find(id);
       if (message && !ended(message)) continue;
       this.#answers.delete(id);
-      if (answer.following) this.#status.show("closed", "Closed: answer complete");
-      answer.close();
+      answer.close(message?.state);
     }
+    if (messages.length === 0) this.#status.show("idle");
     for (const message of messages) this.#attend(message);
     this.#showState();
   }
@@ -140,7 +142,6 @@ class App {
   #newChat() {
     this.#stop(); // nobody would ever read the rest of it
     this.#conversation.clear();
-    this.#status.show("idle");
     this.#composer.focus();
   }
 
@@ -154,7 +155,8 @@ class App {
   }
 
   async #trySignIn(key) {
-    if (!/^[\x21-\x7e]+$/.test(key)) throw new Error("A key has no spaces or accented letters: this one cannot be right.");
+    // No header can carry it: fetch would fail in words that help nobody.
+    if (!/^[\x21-\x7e]+$/.test(key)) throw new Error("A key has no spaces or accented letters.");
     try {
       await this.#api.models(key);
     } catch (error) {

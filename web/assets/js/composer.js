@@ -39,7 +39,7 @@ export class Composer {
     shown.hidden = false;
     gone.hidden = true;
     // The focus must not vanish with a button: who just pressed it goes on by keyboard.
-    if (focused) (busy ? shown : this.#prompt).focus();
+    if (focused) (busy ? shown : this.#prompt).focus({ preventScroll: true });
   }
 
   set hidden(hidden) {
@@ -52,7 +52,8 @@ export class Composer {
   }
 
   focus() {
-    this.#prompt.focus();
+    // On a touch screen the focus would bring up the keyboard, in front of the answer.
+    if (matchMedia("(pointer: fine)").matches) this.#prompt.focus();
   }
 
   #fit() {

@@ -103,7 +103,7 @@ export class AnswerView {
     waiting.hidden = !running || Boolean(content);
     box.hidden = !failure;
     reason.textContent = failure ? reasonOf(failure) : "";
-    meta.hidden = !ended(this.#record) || (!content && state !== "cancelled");
+    meta.hidden = state !== "cancelled" && !(state === "done" && content);
     facts.textContent = meta.hidden ? "" : factsOf(this.#record).join(" · ");
     meta.lastElementChild.hidden = !content || !navigator.clipboard;
   }

@@ -33,7 +33,7 @@ export class SignIn {
   }
 
   show(message = "") {
-    this.#error.textContent = message;
+    if (message) this.#error.textContent = message;
     if (this.visible) return;
     this.#form.hidden = false;
     this.#form.scrollIntoView({ block: "nearest" });

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"log/slog"
+	"time"
+
+	"weir/internal/stream"
+)
+
+// observers tells several observers the same.
+type observers []stream.Observer
+
+func (o observers) Started(meta stream.Meta) {
+	for _, each := range o {
+		each.Started(meta)
+	}
+}
+
+func (o observers) FirstToken(meta stream.Meta, after time.Duration) {
+	for _, each := range o {
+		each.FirstToken(meta, after)
+	}
+}
+
+func (o observers) Ended(end stream.End) {
+	for _, each := range o {
+		each.Ended(end)
+	}
+}
+
+// endLog writes one line for each stream's end. Nothing of a prompt or an
+// answer is in it.
+type endLog struct{ log *slog.Logger }
+
+func (endLog) Started(stream.Meta)                   {}
+func (endLog) FirstToken(stream.Meta, time.Duration) {}
+
+func (l endLog) Ended(end stream.End) {
+	attrs := []any{
+		"id", end.ID, "owner", end.Owner, "provider", end.Provider, "model", end.Model, "state", end.State,
+		"events", end.Events, "bytes", end.Bytes,
+	}
+	if end.Timings != nil {
+		attrs = append(attrs, "first_token_ms", end.Timings.FirstTokenMS, "total_ms", end.Timings.TotalMS)
+	}
+	if end.FinishReason != "" {
+		attrs = append(attrs, "finish_reason", end.FinishReason)
+	}
+	if end.Usage != nil {
+		attrs = append(attrs, "usage", string(end.Usage.Counts), "usage_source", end.Usage.Source)
+	}
+	if end.State != stream.StateError {
+		l.log.Info("stream ended", attrs...)
+		return
+	}
+	attrs = append(attrs, "code", end.Error.Code, "upstream_status", end.Error.UpstreamStatus)
+	if own := stream.AsError(end.Err); own.Code == stream.CodeInternal {
+		attrs = append(attrs, "error", end.Err) // our own fault: the client was not told which
+	}
+	l.log.Warn("stream ended", attrs...)
+}
