@@ -75,6 +75,9 @@ func (s *Server) asProblem(err error) *problem {
 func (s *Server) httpProblem(e *fiber.Error) *problem {
 	p := &problem{status: e.Code, code: "http_error", message: http.StatusText(e.Code)}
 	switch e.Code {
+	case http.StatusNotFound:
+		p.code = "not_found"
+		p.message = "There is nothing here. The API is under /v1, the chat page at /."
 	case http.StatusRequestEntityTooLarge:
 		p.code = "request_too_large"
 		p.message = fmt.Sprintf("The request body is larger than the %d bytes allowed.", s.BodyLimit)

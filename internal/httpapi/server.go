@@ -117,10 +117,6 @@ func (s *Server) routes() {
 	if s.Page != nil {
 		s.pageRoutes()
 	}
-	s.app.Use(func(c *fiber.Ctx) error {
-		return &problem{status: fiber.StatusNotFound, code: "not_found",
-			message: "There is nothing at " + c.Method() + " " + c.Path() + ". The API is under /v1, the chat page at /."}
-	})
 }
 
 // Serve accepts connections until Shutdown. It owns the listener.

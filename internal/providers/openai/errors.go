@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	api "github.com/sashabaranov/go-openai"
 	"github.com/tidwall/gjson"
 
 	"weir/internal/stream"
@@ -47,13 +46,13 @@ func (p *Provider) failure(ctx context.Context, x *exchange, err error) error {
 		Retryable:      x.status == http.StatusRequestTimeout || x.status == http.StatusTooManyRequests || x.status >= 500,
 		RetryAfter:     retryAfter(x.header.Get("Retry-After"), time.Now()),
 	}
-	p.describe(e, x.kept, err)
+	p.describe(e, x.kept)
 	return e
 }
 
 // describe takes over what the upstream says of its error, if it says it in
 // JSON. HTML and the like stay behind: they are for another reader.
-func (p *Provider) describe(e *stream.Error, body []byte, err error) {
+func (p *Provider) describe(e *stream.Error, body []byte) {
 	body = bytes.TrimSpace(body)
 	if first := gjson.GetBytes(body, "0"); len(body) > 0 && body[0] == '[' && first.IsObject() {
 		body = []byte(first.Raw) // Gemini's errors come in an array
@@ -62,20 +61,7 @@ func (p *Provider) describe(e *stream.Error, body []byte, err error) {
 		return
 	}
 	e.Upstream = p.scrub(compact(body))
-	var said *api.APIError
-	if errors.As(err, &said) && said.Message != "" {
-		e.Message = string(p.scrub([]byte(said.Message)))
-		e.Type, e.Param = said.Type, ""
-		if said.Param != nil {
-			e.Param = *said.Param
-		}
-		e.Code = ""
-		if said.Code != nil {
-			e.Code = fmt.Sprint(said.Code)
-		}
-	} else {
-		fillFrom(e, e.Upstream)
-	}
+	fillFrom(e, e.Upstream)
 	if e.Code == "insufficient_quota" {
 		e.Retryable = false // a 429 that no waiting heals
 	}

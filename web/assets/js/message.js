@@ -110,8 +110,8 @@ export class AnswerView {
 }
 
 function reasonOf({ message, retryAfter }) {
-  if (!retryAfter) return message;
-  const seconds = Math.ceil(retryAfter);
+  const seconds = Math.ceil(retryAfter ?? 0);
+  if (!seconds || message.includes(seconds)) return message; // the message says so itself
   return `${message} The server asks to wait ${seconds} ${seconds === 1 ? "second" : "seconds"}.`;
 }
 

@@ -1,0 +1,114 @@
+package httpapi
+
+import (
+	"sync"
+	"testing"
+
+	"weir/internal/upstreamtest"
+)
+
+// A repeat of a key joins its stream; another body is refused; a stream that
+// failed before its first token frees it.
+func TestIdempotencyKey(t *testing.T) {
+	h := newHarness(t)
+	h.upstream.Answer(upstreamtest.SSE(upstreamtest.Answer("a", "b")))
+	key := []string{"Idempotency-Key", "k1"}
+
+	first := h.create(promptBody, key...)
+	resp := h.call("POST", "/v1/streams", promptBody, key...)
+	if again := object(t, resp); again["id"] != first || resp.StatusCode != 200 {
+		t.Errorf("status %d, %v; want stream %s", resp.StatusCode, again, first)
+	}
+	frames, err := readFrames(h.call("POST", "/v1/streams", promptBody, "Accept", "text/event-stream", "Idempotency-Key", "k1", "Last-Event-ID", "2").Body)
+	if err != nil || frames[0].ID != first+".3" {
+		t.Errorf("a bare cursor with the key: %v, %v", frames, err)
+	}
+	for name, body := range map[string]string{"another prompt": `{"prompt":"other"}`, "another model": `{"prompt":"Hi","model":"demo"}`} {
+		if resp := h.call("POST", "/v1/streams", body, key...); resp.StatusCode != 409 {
+			t.Errorf("%s: status %d, want 409", name, resp.StatusCode)
+		}
+	}
+	one := h.call("GET", "/v1/stream?prompt=Hi&model=gpt-test&idempotency_key=k2", "")
+	two := h.call("GET", "/v1/stream?prompt=Hi&model=gpt-test&idempotency_key=k2", "")
+	if a, b := one.Header.Get("Weir-Stream-Id"), two.Header.Get("Weir-Stream-Id"); a == "" || a != b {
+		t.Errorf("one-line start: %q and %q", a, b)
+	}
+	c1 := h.call("POST", "/v1/chat/completions", chatBody, "Idempotency-Key", "k3")
+	c2 := h.call("POST", "/v1/chat/completions", chatBody, "Idempotency-Key", "k3")
+	if a, b := c1.Header.Get("Weir-Stream-Id"), c2.Header.Get("Weir-Stream-Id"); a == "" || a != b || text(t, c1) != text(t, c2) {
+		t.Errorf("chat: %q and %q", a, b)
+	}
+	if n := len(h.upstream.Requests()); n != 3 {
+		t.Errorf("%d generations, want 3", n)
+	}
+
+	h.upstream.Answer(upstreamtest.Status(500, `{"error":{"message":"x"}}`))
+	failed := h.create(promptBody, "Idempotency-Key", "k4")
+	readFrames(h.call("GET", "/v1/streams/"+failed+"/events", "").Body)
+	h.upstream.Answer(upstreamtest.SSE(upstreamtest.Answer("a")))
+	if again := h.create(promptBody, "Idempotency-Key", "k4"); again == failed {
+		t.Error("a stream that failed before its first token keeps its key")
+	}
+
+	deleted := h.create(promptBody, "Idempotency-Key", "k5")
+	h.call("DELETE", "/v1/streams/"+deleted, "")
+	asked := len(h.upstream.Requests())
+	if resp := h.call("POST", "/v1/streams", promptBody, "Idempotency-Key", "k5"); resp.StatusCode != 410 || len(h.upstream.Requests()) != asked {
+		t.Errorf("the key of a deleted stream: status %d", resp.StatusCode)
+	}
+}
+
+// Fifty at once with one key start one generation.
+func TestIdempotencyKeyRace(t *testing.T) {
+	h := newHarness(t)
+	h.upstream.Answer(upstreamtest.SSE(upstreamtest.Answer("a")))
+	var ids sync.Map
+	var callers sync.WaitGroup
+	for range 50 {
+		callers.Go(func() {
+			resp, err := h.try(t.Context(), "POST", "/v1/streams", promptBody, "Idempotency-Key", "same")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer resp.Body.Close()
+			ids.Store(resp.Header.Get("Weir-Stream-Id"), true)
+		})
+	}
+	callers.Wait()
+	n := 0
+	ids.Range(func(id, _ any) bool { n++; return id != "" })
+	if asked := len(h.upstream.Requests()); n != 1 || asked > 1 {
+		t.Errorf("%d streams, %d generations", n, asked)
+	}
+}
+
+func TestRequestsPerMinute(t *testing.T) {
+	h := newHarness(t, withKeys("alice-key", "bob-key"), func(s *setup) { s.options.RPM = 2 })
+	h.upstream.Answer(upstreamtest.SSE(upstreamtest.Answer("a")))
+	alice := []string{"Authorization", "Bearer alice-key"}
+	for i, want := range []string{"1", "0"} {
+		resp := h.call("POST", "/v1/chat/completions", chatBody, alice...)
+		if resp.StatusCode != 200 || resp.Header.Get("X-Ratelimit-Limit-Requests") != "2" || resp.Header.Get("X-Ratelimit-Remaining-Requests") != want {
+			t.Errorf("call %d: status %d, %v", i, resp.StatusCode, resp.Header)
+		}
+		text(t, resp)
+	}
+	resp := h.call("POST", "/v1/streams", promptBody, alice...)
+	e, _ := object(t, resp)["error"].(map[string]any)
+	if resp.StatusCode != 429 || resp.Header.Get("Retry-After") == "" || resp.Header.Get("X-Ratelimit-Reset-Requests") != "1m0s" || e["type"] != "rate_limit_error" {
+		t.Errorf("status %d, %v, %v", resp.StatusCode, resp.Header, e)
+	}
+	// Reading costs nothing, a repeat of what was started neither, and Bob has
+	// a bucket of his own.
+	list := object(t, h.call("GET", "/v1/streams", "", alice...))["data"].([]any)
+	id := list[0].(map[string]any)["id"].(string)
+	for range 5 {
+		if resp := h.call("GET", "/v1/streams/"+id+"/events", "", alice...); resp.StatusCode != 200 {
+			t.Errorf("reading: status %d", resp.StatusCode)
+		}
+	}
+	if resp := h.call("POST", "/v1/streams", promptBody, "Authorization", "Bearer bob-key"); resp.StatusCode != 201 {
+		t.Errorf("bob: status %d", resp.StatusCode)
+	}
+}
