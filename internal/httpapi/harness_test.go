@@ -33,6 +33,7 @@ type harness struct {
 	server   *Server
 	client   *http.Client
 	served   chan error
+	provider *openai.Provider // nil with a registry of the test's own
 	stopped  bool
 }
 
@@ -60,7 +61,8 @@ func newHarness(t testing.TB, change ...func(*setup)) *harness {
 	s.options.Log, s.options.Runner = h.store, h.runner
 	if s.options.Registry == nil {
 		s.options.Registry = providers.NewRegistry("")
-		s.options.Registry.Add("openai", openai.New(openai.Options{Key: s.key, BaseURL: h.upstream.URL}))
+		h.provider = openai.New(openai.Options{Key: s.key, BaseURL: h.upstream.URL})
+		s.options.Registry.Add("openai", h.provider)
 		s.options.Registry.Add(providers.Demo, demo.New())
 	}
 	h.server = New(s.options)
@@ -87,6 +89,9 @@ func (h *harness) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	h.client.CloseIdleConnections()
+	if h.provider != nil {
+		h.provider.Close()
+	}
 	if err := h.server.Shutdown(ctx); err != nil {
 		h.t.Errorf("shutdown: %v", err)
 	}

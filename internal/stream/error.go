@@ -48,11 +48,17 @@ type errorJSON struct {
 	Upstream       json.RawMessage `json:"upstream,omitempty"`
 }
 
+// MarshalJSON leaves out an upstream's body that is no JSON: it must not keep
+// a stream from its end.
 func (e *Error) MarshalJSON() ([]byte, error) {
-	return json.Marshal(errorJSON{
+	j := errorJSON{
 		Message: e.Message, Type: e.Type, Code: orNull(e.Code), Param: orNull(e.Param), Retryable: e.Retryable,
-		UpstreamStatus: e.UpstreamStatus, RetryAfter: e.RetryAfter.Seconds(), Upstream: e.Upstream,
-	})
+		UpstreamStatus: e.UpstreamStatus, RetryAfter: e.RetryAfter.Seconds(),
+	}
+	if json.Valid(e.Upstream) {
+		j.Upstream = e.Upstream
+	}
+	return json.Marshal(j)
 }
 
 func (e *Error) UnmarshalJSON(data []byte) error {

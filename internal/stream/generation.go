@@ -20,7 +20,7 @@ type generation struct {
 	cancel   context.CancelCauseFunc
 	started  time.Time
 
-	presence chan struct{} // one slot: readers came or went
+	changed chan struct{} // one slot: readers came or went, or the first token came
 
 	mu          sync.Mutex
 	readers     int       // guarded by mu
@@ -35,7 +35,7 @@ func newGeneration(spec Spec, limits Limits, writer Writer) *generation {
 	now := time.Now()
 	return &generation{
 		meta: spec.Meta, limits: limits, unread: spec.Unread, generate: spec.Generate, writer: writer,
-		started: now, unreadSince: now, lastToken: now, presence: make(chan struct{}, 1),
+		started: now, unreadSince: now, lastToken: now, changed: make(chan struct{}, 1),
 	}
 }
 
@@ -59,6 +59,7 @@ func (g *generation) produce(ctx context.Context, observer Observer) (outcome Ou
 			return err
 		}
 		if first {
+			g.nudge() // the watch sleeps towards the limit before the first token, or for ever
 			observer.FirstToken(g.meta, time.Since(g.started))
 		}
 		if err := g.writer.Append(ctx, events); err != nil {
@@ -101,7 +102,7 @@ func (g *generation) watch(ctx context.Context) {
 		case <-g.writer.Sealed():
 			g.cancel(ErrSealed)
 			return
-		case <-g.presence:
+		case <-g.changed:
 		case <-timer.C:
 		}
 		wait, reason := g.patience(time.Now())
@@ -157,9 +158,14 @@ func (g *generation) addReader(delta int) {
 		g.unreadSince = time.Now()
 	}
 	g.mu.Unlock()
+	g.nudge()
+}
+
+// nudge makes the watch look again at how long to wait.
+func (g *generation) nudge() {
 	select {
-	case g.presence <- struct{}{}:
-	default: // the watch has yet to look at the last change
+	case g.changed <- struct{}{}:
+	default: // it has yet to look at the last change
 	}
 }
 

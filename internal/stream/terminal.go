@@ -27,12 +27,11 @@ func EstimatedUsage(source string, prompt, completion int) *Usage {
 	return &Usage{Source: source, Counts: counts}
 }
 
+// MarshalJSON leaves out counts that are no JSON object: what an upstream makes
+// up must not keep a stream from its end.
 func (u Usage) MarshalJSON() ([]byte, error) {
 	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(u.Counts, &fields); err != nil {
-		return nil, fmt.Errorf("usage: %w", err)
-	}
-	if fields == nil {
+	if json.Unmarshal(u.Counts, &fields) != nil || fields == nil {
 		fields = map[string]json.RawMessage{}
 	}
 	fields["source"], _ = json.Marshal(u.Source) // a string always marshals
@@ -132,7 +131,7 @@ func (s Status) State() State {
 func mustMarshal(v any) []byte {
 	data, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // our own types, and raw JSON that was checked where it came in
+		panic(err) // our own types, which leave out raw JSON that is none
 	}
 	return data
 }

@@ -33,17 +33,21 @@ type Upstream struct {
 	answer   http.HandlerFunc // guarded by mu
 	open     int              // guarded by mu; calls that have not ended
 	changed  *sync.Cond
+	server   *httptest.Server
 }
 
 // New starts an upstream that ends with the test. Its answer is set by Answer.
 func New(t testing.TB) *Upstream {
 	u := &Upstream{}
 	u.changed = sync.NewCond(&u.mu)
-	server := httptest.NewServer(u)
-	t.Cleanup(server.Close)
-	u.URL = server.URL
+	u.server = httptest.NewServer(u)
+	t.Cleanup(u.server.Close)
+	u.URL = u.server.URL
 	return u
 }
+
+// Close ends the upstream before its test ends. It waits for open calls.
+func (u *Upstream) Close() { u.server.Close() }
 
 // Answer sets how calls are answered from now on.
 func (u *Upstream) Answer(h http.HandlerFunc) {

@@ -37,6 +37,7 @@ type Options struct {
 // Provider implements providers.Provider.
 type Provider struct {
 	client  *api.Client
+	http    *http.Client
 	key     string
 	baseURL string
 
@@ -52,9 +53,13 @@ func New(o Options) *Provider {
 	}
 	config := api.DefaultConfig(o.Key)
 	config.BaseURL = o.BaseURL
-	config.HTTPClient = &doer{client: newHTTPClient()}
-	return &Provider{client: api.NewClientWithConfig(config), key: o.Key, baseURL: o.BaseURL}
+	client := newHTTPClient()
+	config.HTTPClient = &doer{client: client}
+	return &Provider{client: api.NewClientWithConfig(config), http: client, key: o.Key, baseURL: o.BaseURL}
 }
+
+// Close frees the connections that wait for another call.
+func (p *Provider) Close() { p.http.CloseIdleConnections() }
 
 // Stream implements providers.Provider.
 func (p *Provider) Stream(ctx context.Context, req providers.Request, emit stream.Emit) (stream.Outcome, error) {

@@ -7,7 +7,6 @@ import (
 
 	"weir/internal/stream"
 	"weir/internal/stream/memory"
-	"weir/internal/stream/storetest"
 )
 
 // tokenData is as large as a provider's chunk.
@@ -63,45 +62,39 @@ func TestReadingAllocatesNothing(t *testing.T) {
 	}
 }
 
-func BenchmarkAppend(b *testing.B) {
-	s := memory.New(memory.Options{MaxBytes: 64 << 20})
-	batch := []stream.Event{{Data: tokenData}}
-	b.ReportAllocs()
-	b.SetBytes(int64(len(tokenData)))
-	write(b, s, batch)
-}
+// A benchmark's streams are short, and the store forgets them: b.N events at
+// once would fill the machine's memory.
+const streamLen = 10_000
 
-// write appends b.N events, to streams of a thousand.
-func write(b *testing.B, s *memory.Store, batch []stream.Event) {
-	b.Helper()
-	for n := 0; n < b.N; {
-		meta, w := fill(b, s, stream.Meta{}, 0)
-		for ; n < b.N && n%1000 < 999; n++ {
-			if err := w.Append(b.Context(), batch); err != nil {
-				b.Fatal(err)
-			}
-		}
-		n++
-		seal(b, s, meta.ID)
-	}
+func benchStore() *memory.Store { return memory.New(memory.Options{MaxBytes: 16 << 20}) }
+
+func BenchmarkAppend(b *testing.B) {
+	s := benchStore()
+	b.ReportAllocs()
+	write(b, s, func() (more bool) { return b.Loop() })
 }
 
 func BenchmarkAppendParallel(b *testing.B) {
-	s := memory.New(memory.Options{})
+	s := benchStore()
 	b.ReportAllocs()
-	b.RunParallel(func(pb *testing.PB) {
-		batch := []stream.Event{{Data: tokenData}}
-		_, w := fill(b, s, stream.Meta{}, 0)
-		for n := 1; pb.Next(); n++ {
-			if n%1000 == 0 {
-				_, w = fill(b, s, stream.Meta{}, 0)
-			}
-			if err := w.Append(b.Context(), batch); err != nil {
-				b.Error(err)
-				return
-			}
+	b.RunParallel(func(pb *testing.PB) { write(b, s, pb.Next) })
+}
+
+// write appends an event each time next says so.
+func write(b *testing.B, s *memory.Store, next func() bool) {
+	batch := []stream.Event{{Data: tokenData}}
+	meta, w := fill(b, s, stream.Meta{}, 0)
+	for n := 1; next(); n++ {
+		if n%streamLen == 0 {
+			seal(b, s, meta.ID)
+			meta, w = fill(b, s, stream.Meta{}, 0)
 		}
-	})
+		if err := w.Append(b.Context(), batch); err != nil {
+			b.Error(err)
+			return
+		}
+	}
+	seal(b, s, meta.ID)
 }
 
 // BenchmarkAppendRead is one event from the append to every reader's eyes.
@@ -110,15 +103,20 @@ func BenchmarkAppendRead(b *testing.B) {
 		name    string
 		readers int
 	}{{"1", 1}, {"100", 100}} {
-		b.Run(bench.name, func(b *testing.B) { benchmarkAppendRead(b, bench.readers) })
+		b.Run(bench.name, func(b *testing.B) {
+			s := benchStore()
+			b.ReportAllocs()
+			for n := b.N; n > 0; n -= streamLen {
+				appendRead(b, s, bench.readers, min(n, streamLen))
+			}
+		})
 	}
 }
 
-func benchmarkAppendRead(b *testing.B, readers int) {
-	s := memory.New(memory.Options{})
+// appendRead appends n events, each once every reader has seen the last.
+func appendRead(b *testing.B, s *memory.Store, readers, n int) {
 	meta, w := fill(b, s, stream.Meta{}, 0)
-	var all sync.WaitGroup
-	var seen sync.WaitGroup // of the last event, by every reader
+	var all, seen sync.WaitGroup
 	for range readers {
 		r, err := s.Open(b.Context(), meta.ID, 0)
 		if err != nil {
@@ -126,51 +124,57 @@ func benchmarkAppendRead(b *testing.B, readers int) {
 		}
 		all.Go(func() {
 			defer r.Close()
-			buffer := make([]stream.Event, 0, 128)
-			for {
-				events, err := r.Next(buffer[:0])
-				if err != nil {
-					return
-				}
-				for range events {
-					seen.Done()
-				}
-				if len(events) == 0 {
-					<-r.Wake()
-				}
-			}
+			read(r, make([]stream.Event, 0, 128), seen.Done)
 		})
 	}
 	batch := []stream.Event{{Data: tokenData}}
-	b.ReportAllocs()
-	b.ResetTimer()
-	for range b.N {
+	for range n {
 		seen.Add(readers)
 		if err := w.Append(b.Context(), batch); err != nil {
 			b.Fatal(err)
 		}
 		seen.Wait()
 	}
-	b.StopTimer()
 	seen.Add(readers)
 	seal(b, s, meta.ID)
 	all.Wait()
 }
 
+// read calls seen for every event up to the end.
+func read(r stream.Reader, buffer []stream.Event, seen func()) {
+	for {
+		events, err := r.Next(buffer[:0])
+		if err != nil {
+			return
+		}
+		for range events {
+			seen()
+		}
+		if len(events) == 0 {
+			<-r.Wake()
+		}
+	}
+}
+
 // BenchmarkReplay reads a finished log of a thousand events.
 func BenchmarkReplay(b *testing.B) {
-	s := memory.New(memory.Options{})
-	meta, _ := fill(b, s, stream.Meta{}, 1000)
+	const events = 1000
+	s := benchStore()
+	meta, _ := fill(b, s, stream.Meta{}, events-1)
 	seal(b, s, meta.ID)
+	buffer := make([]stream.Event, 0, 128)
 	b.ReportAllocs()
 	for b.Loop() {
 		r, err := s.Open(b.Context(), meta.ID, 0)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if events, err := storetest.Follow(b.Context(), r); err != nil || len(events) != 1001 {
-			b.Fatalf("%d events, %v", len(events), err)
+		n := 0
+		read(r, buffer, func() { n++ })
+		if n != events {
+			b.Fatalf("%d events", n)
 		}
 		r.Close()
 	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/events, "ns/event")
 }

@@ -1,0 +1,286 @@
+package stream_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weir/internal/stream"
+	"weir/internal/stream/storetest"
+)
+
+// faulty is a store that answers as the test says before it does its work.
+type faulty struct {
+	stream.Log
+	create  func(ctx context.Context) error
+	append  func(ctx context.Context, id string, nth int) error // nth from 1, the start event's
+	seal    func(ctx context.Context) error
+	booking func(ctx context.Context) error
+}
+
+func (f *faulty) Create(ctx context.Context, meta stream.Meta) (stream.Writer, error) {
+	if f.create != nil {
+		if err := f.create(ctx); err != nil {
+			return nil, err
+		}
+	}
+	w, err := f.Log.Create(ctx, meta)
+	return &faultyWriter{Writer: w, store: f, id: meta.ID}, err
+}
+
+func (f *faulty) Seal(ctx context.Context, id string, terminal stream.Event) error {
+	if f.seal != nil {
+		if err := f.seal(ctx); err != nil {
+			return err
+		}
+	}
+	return f.Log.Seal(ctx, id, terminal)
+}
+
+type faultyWriter struct {
+	stream.Writer
+	store   *faulty
+	id      string
+	appends atomic.Int32
+}
+
+func (w *faultyWriter) Append(ctx context.Context, events []stream.Event) error {
+	if w.store.append != nil {
+		if err := w.store.append(ctx, w.id, int(w.appends.Add(1))); err != nil {
+			return err
+		}
+	}
+	return w.Writer.Append(ctx, events)
+}
+
+func (w *faultyWriter) Book(ctx context.Context, summary stream.Summary) error {
+	if w.store.booking != nil {
+		if err := w.store.booking(ctx); err != nil {
+			return err
+		}
+	}
+	return w.Writer.Book(ctx, summary)
+}
+
+// over runs a test on a runner whose store is faulty.
+func over(t *testing.T, f *faulty, test func(h *harness)) {
+	t.Helper()
+	bubbleOver(t, stream.Limits{}, func(log stream.Log) stream.Log {
+		f.Log = log
+		return f
+	}, test)
+}
+
+// wantDrained checks that nothing keeps the runner from stopping.
+func (h *harness) wantDrained(within time.Duration) {
+	h.Helper()
+	if took := h.drain(0); took > within || h.runner.Running() != 0 {
+		h.Errorf("Drain took %v, %d run", took, h.runner.Running())
+	}
+}
+
+func fails(err error) func(context.Context) error {
+	return func(context.Context) error { return err }
+}
+
+// hangs is a store that does not answer until it is given up.
+func hangs(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func TestCreateFails(t *testing.T) {
+	for _, want := range []error{stream.ErrUnavailable, stream.ErrFull, stream.ErrGone, errUpstream} {
+		over(t, &faulty{create: fails(want)}, func(h *harness) {
+			s := spec(patient, tokens(1, 0))
+			if _, err := h.runner.Start(h.Context(), s); !errors.Is(err, want) {
+				h.Errorf("Start: %v, want %v", err, want)
+			}
+			if h.runner.Running() != 0 || len(h.seen.calls) > 0 {
+				h.Errorf("%d run, observed %q", h.runner.Running(), h.seen.calls)
+			}
+			h.wantDrained(0)
+		})
+	}
+}
+
+func TestCreateHangs(t *testing.T) {
+	over(t, &faulty{create: hangs}, func(h *harness) {
+		ctx, cancel := context.WithTimeout(h.Context(), 3*time.Second)
+		defer cancel()
+		go func() {
+			if _, err := h.runner.Start(ctx, spec(patient, tokens(1, 0))); !errors.Is(err, context.DeadlineExceeded) {
+				h.Errorf("Start: %v", err)
+			}
+		}()
+		synctest.Wait()
+		h.wantDrained(3 * time.Second)
+	})
+}
+
+func TestStartEventFails(t *testing.T) {
+	store := &faulty{append: func(context.Context, string, int) error { return errUpstream }}
+	over(t, store, func(h *harness) {
+		s := spec(patient, func(context.Context, stream.Emit) (stream.Outcome, error) {
+			h.Error("the provider was called for a stream without its start")
+			return stream.Outcome{}, nil
+		})
+		s.IdempotencyKey = "key"
+		detach, err := h.runner.Start(h.Context(), s)
+		if err != nil {
+			h.Fatalf("Start: %v", err)
+		}
+		detach()
+		events, end := h.end(s.ID)
+		h.wantFailure(events, end, stream.AsError(errUpstream), "sk-secret")
+		if len(events) != 1 || !h.status(s.ID).FailedBeforeToken() {
+			h.Errorf("%d events", len(events))
+		}
+		store.append = nil
+		s.ID, s.Generate = stream.NewID(), tokens(1, 0)
+		if _, err := h.runner.Start(h.Context(), s); err != nil {
+			h.Errorf("the key is not free: %v", err)
+		}
+		h.end(s.ID)
+		h.wantDrained(0)
+	})
+}
+
+// Somebody cancels the stream between its creation and its first event.
+func TestSealedBeforeItsStart(t *testing.T) {
+	store := &faulty{}
+	store.append = func(ctx context.Context, id string, nth int) error {
+		if nth > 1 {
+			return nil
+		}
+		return store.Log.Seal(ctx, id, stream.CancelledEvent(stream.Summary{}))
+	}
+	over(t, store, func(h *harness) {
+		events, end := h.run(func(context.Context, stream.Emit) (stream.Outcome, error) {
+			h.Error("the provider was called for a cancelled stream")
+			return stream.Outcome{}, nil
+		})
+		h.wantEnd(end, stream.StateCancelled, "", 0)
+		if len(events) != 1 {
+			h.Errorf("%d events", len(events))
+		}
+	})
+}
+
+func TestAppendFails(t *testing.T) {
+	for name, failure := range map[string]error{"unavailable": stream.ErrUnavailable, "an error": errUpstream, "full": stream.ErrFull} {
+		t.Run(name, func(t *testing.T) {
+			store := &faulty{append: func(_ context.Context, _ string, nth int) error {
+				if nth == 4 {
+					return failure
+				}
+				return nil
+			}}
+			over(t, store, func(h *harness) {
+				events, end := h.run(tokens(10, time.Second))
+				h.wantFailure(events, end, stream.AsError(failure), failure.Error())
+				h.wantEnd(end, stream.StateError, stream.CodeInternal, 3*time.Second)
+				if text(events) != "token 1|token 2" {
+					h.Errorf("tokens %q", text(events))
+				}
+				h.wantDrained(0)
+			})
+		})
+	}
+}
+
+// An append that hangs holds neither a cancel nor a drain.
+func TestAppendHangs(t *testing.T) {
+	store := func() *faulty {
+		return &faulty{append: func(ctx context.Context, _ string, nth int) error {
+			if nth == 3 {
+				return hangs(ctx)
+			}
+			return nil
+		}}
+	}
+	over(t, store(), func(h *harness) {
+		id, _ := h.start(patient, tokens(10, time.Second))
+		h.pass(5 * time.Second)
+		h.cancel(id)
+		_, end := h.end(id)
+		h.wantEnd(end, stream.StateCancelled, "", 5*time.Second)
+	})
+	over(t, store(), func(h *harness) {
+		id, _ := h.start(patient, tokens(10, time.Second))
+		h.pass(5 * time.Second)
+		h.wantDrained(0)
+		_, end := h.end(id)
+		h.wantEnd(end, stream.StateError, stream.CodeInterrupted, 5*time.Second)
+	})
+}
+
+func TestSealFails(t *testing.T) {
+	tests := []struct {
+		name string
+		seal func(context.Context) error
+		want error
+		at   time.Duration
+	}{
+		{"with an error", fails(stream.ErrUnavailable), stream.ErrUnavailable, 2 * time.Second},
+		{"without an answer", hangs, context.DeadlineExceeded, 7 * time.Second},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			over(t, &faulty{seal: test.seal}, func(h *harness) {
+				id, _ := h.start(patient, tokens(2, time.Second))
+				h.pass(2 * time.Second)
+				h.wantDrained(5 * time.Second)
+				end := h.seen.end(h.T, id)
+				if !errors.Is(end.Err, test.want) || end.at != test.at || end.Events != 2 {
+					h.Errorf("the observer was told %v of %d events after %v", end.Err, end.Events, end.at)
+				}
+				if status := h.status(id); !status.Running() || status.LastSeq != 3 {
+					h.Errorf("%s with %d events", status.State(), status.LastSeq)
+				}
+			})
+		})
+	}
+}
+
+func TestCancelFails(t *testing.T) {
+	store := &faulty{seal: fails(stream.ErrUnavailable)}
+	over(t, store, func(h *harness) {
+		id, _ := h.start(patient, tokens(2, time.Second))
+		if err := h.runner.Cancel(h.Context(), id); !errors.Is(err, stream.ErrUnavailable) {
+			h.Errorf("Cancel: %v", err)
+		}
+		h.pass(time.Second)
+		store.seal = nil
+		_, end := h.end(id)
+		h.wantEnd(end, stream.StateDone, "", 2*time.Second)
+	})
+}
+
+func TestBookFails(t *testing.T) {
+	over(t, &faulty{booking: fails(stream.ErrUnavailable)}, func(h *harness) {
+		events, end := h.run(tokens(2, time.Second))
+		h.wantEnd(end, stream.StateDone, "", 2*time.Second)
+		if !errors.Is(end.Err, stream.ErrUnavailable) || len(events) != 4 {
+			h.Errorf("the observer was told %v; %d events", end.Err, len(events))
+		}
+		storetest.CheckLog(h, h.log, end.ID)
+	})
+}
+
+func TestBookHangs(t *testing.T) {
+	over(t, &faulty{booking: hangs}, func(h *harness) {
+		id, _ := h.start(patient, tokens(2, time.Second))
+		h.pass(2 * time.Second)
+		if status := h.status(id); status.State() != stream.StateDone {
+			h.Errorf("%s: readers wait for the booking", status.State())
+		}
+		h.wantDrained(5 * time.Second)
+		if end := h.seen.end(h.T, id); !errors.Is(end.Err, context.DeadlineExceeded) || end.at != 7*time.Second {
+			h.Errorf("the observer was told %v after %v", end.Err, end.at)
+		}
+	})
+}
