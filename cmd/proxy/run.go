@@ -91,7 +91,11 @@ func serve(ctx context.Context, cfg config.Config, logger *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("listen for clients: %w (WEIR_ADDR sets another address)", err)
 	}
-	p := build(cfg, logger)
+	return build(cfg, logger).run(ctx, listener)
+}
+
+// run owns the listener.
+func (p *proxy) run(ctx context.Context, listener net.Listener) error {
 	admin, err := p.startAdmin()
 	if err != nil {
 		listener.Close()
