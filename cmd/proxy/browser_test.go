@@ -189,7 +189,7 @@ const (
 func (b *tab) ask(prompt string) {
 	b.t.Helper()
 	b.await(`!document.querySelector("#send").hidden`)
-	b.do(chromedp.SendKeys("#prompt", prompt), chromedp.KeyEvent("\r"))
+	b.do(chromedp.SendKeys("#prompt", prompt), chromedp.Click("#send"))
 }
 
 // screenshot keeps a picture of the tab where WEIR_TEST_SCREENSHOTS says.

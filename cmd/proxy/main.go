@@ -34,12 +34,24 @@ func run() int {
 		return 0
 	}
 
-	// The first signal drains, the second one ends the process at once.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go obeySignals(cancel)
 	if err := serve(ctx, cfg, newLogger(os.Stderr)); err != nil {
 		fmt.Fprintln(os.Stderr, "weir:", err)
 		return 1
 	}
 	return 0
+}
+
+// obeySignals drains the proxy at the first signal and ends it at once at the
+// second. It runs as long as the process does.
+func obeySignals(drain context.CancelFunc) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	<-signals
+	drain()
+	<-signals
+	fmt.Fprintln(os.Stderr, "weir: ended at once; running generations were cut off")
+	os.Exit(130)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -97,12 +98,40 @@ func (s *Server) httpProblem(e *fiber.Error) *problem {
 // answerError is the one place where an error becomes an answer.
 func (s *Server) answerError(c *fiber.Ctx, err error) error {
 	p := s.asProblem(err)
+	if p.status == http.StatusRequestEntityTooLarge || p.status == http.StatusRequestHeaderFieldsTooLarge {
+		discardRequest(c.Context().Conn())
+	}
 	if p.retryAfter > 0 {
 		setRetryAfter(c, p.retryAfter)
 	}
 	return c.Status(p.status).JSON(errorBody{errorFields{
 		Message: p.message, Type: errorType(p.status), Code: orNull(p.code), Param: orNull(p.param),
 	}})
+}
+
+// A refused request is read on for so long, and so much of it.
+const (
+	discardPause = 300 * time.Millisecond // without a byte: the client waits for us
+	discardTime  = 5 * time.Second
+	discardLimit = 64 << 20
+)
+
+// discardRequest takes in the rest of a request that was refused in the middle.
+// Closing on what a client still sends would reset the connection, and the
+// client would learn nothing of why.
+func discardRequest(conn net.Conn) {
+	buf := make([]byte, 32<<10)
+	start := time.Now()
+	for read := 0; read < discardLimit && time.Since(start) < discardTime; {
+		if err := conn.SetReadDeadline(time.Now().Add(discardPause)); err != nil {
+			return
+		}
+		n, err := conn.Read(buf)
+		read += n
+		if err != nil {
+			return
+		}
+	}
 }
 
 func setRetryAfter(c *fiber.Ctx, d time.Duration) {

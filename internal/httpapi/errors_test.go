@@ -50,7 +50,7 @@ func TestClientErrors(t *testing.T) {
 		{"empty prompt", "POST", native, `{"prompt":""}`, nil, 400, "prompt", "empty"},
 		{"prompt and more", "POST", native, `{"prompt":"x","temperature":0}`, nil, 400, "temperature", "messages"},
 		{"no prompt in the query", "GET", "/v1/stream", "", nil, 400, "prompt", "prompt"},
-		{"body too large", "POST", chatPath, `{"x":"` + strings.Repeat("x", 70<<10) + `"}`, nil, 413, "", "65536 bytes"},
+		{"body too large", "POST", chatPath, `{"x":"` + strings.Repeat("x", 5<<20) + `"}`, nil, 413, "", "65536 bytes"},
 		{"wrong content type", "POST", chatPath, `{}`, []string{"Content-Type", "text/plain"}, 415, "", "application/json"},
 		{"a form", "POST", native, `prompt=x`, []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, "", "application/json"},
 		{"compressed", "POST", native, `{}`, []string{"Content-Encoding", "gzip"}, 415, "", "uncompressed"},

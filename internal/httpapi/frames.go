@@ -87,9 +87,9 @@ func failureOf(ending stream.Ending) *stream.Error {
 	case ending.Error != nil:
 		return ending.Error
 	case ending.State == stream.StateCancelled:
-		return &stream.Error{Message: "the stream was cancelled", Type: "invalid_request_error", Code: stream.CodeCancelled}
+		return &stream.Error{Message: "The stream was cancelled.", Type: "invalid_request_error", Code: stream.CodeCancelled}
 	default:
-		return &stream.Error{Message: "the generation failed", Type: "server_error", Code: stream.CodeInternal}
+		return &stream.Error{Message: "The generation failed.", Type: "server_error", Code: stream.CodeInternal}
 	}
 }
 

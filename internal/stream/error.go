@@ -94,5 +94,5 @@ func AsError(err error) *Error {
 	if errors.As(err, &e) {
 		return e
 	}
-	return &Error{Message: "the generation failed inside the proxy", Type: "server_error", Code: CodeInternal, Retryable: true}
+	return &Error{Message: "The generation failed inside the proxy.", Type: "server_error", Code: CodeInternal, Retryable: true}
 }

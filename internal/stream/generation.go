@@ -83,7 +83,7 @@ func (g *generation) account(events []Event) (first bool, err error) {
 	}
 	if g.limits.MaxBytes > 0 && g.bytes > g.limits.MaxBytes {
 		return first, &Error{
-			Message: fmt.Sprintf("the answer is larger than the %d bytes a stream may hold", g.limits.MaxBytes),
+			Message: fmt.Sprintf("The answer is larger than the %d bytes a stream may hold.", g.limits.MaxBytes),
 			Type:    "server_error", Code: CodeTooLarge,
 		}
 	}
@@ -140,7 +140,7 @@ func (g *generation) patience(now time.Time) (wait time.Duration, reason error) 
 
 func silence(where string, limit time.Duration) *Error {
 	return &Error{
-		Message: fmt.Sprintf("the upstream was silent for %s %s", limit, where),
+		Message: fmt.Sprintf("The upstream was silent for %s %s.", limit, where),
 		Type:    "server_error", Code: CodeUpstreamTimeout, Retryable: true,
 	}
 }
@@ -190,7 +190,7 @@ func (g *generation) conclude(outcome Outcome, err error) End {
 	case errors.Is(err, errInterrupted):
 		end.State = StateError
 		end.Error = &Error{
-			Message: "the server stopped before the answer was complete", Type: "server_error",
+			Message: "The server stopped before the answer was complete.", Type: "server_error",
 			Code: CodeInterrupted, Retryable: true,
 		}
 	default:

@@ -110,7 +110,7 @@ func ReadEnding(e Event) (Ending, error) {
 	if e.Type == TypeError {
 		ending.State = StateError
 		if ending.Error == nil {
-			ending.Error = &Error{Message: "the generation failed", Code: CodeInternal}
+			ending.Error = &Error{Message: "The generation failed.", Code: CodeInternal}
 		}
 	}
 	return ending, nil

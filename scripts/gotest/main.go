@@ -93,7 +93,8 @@ func (r *report) line(line []byte) {
 	case e.Action == "skip":
 		// A fuzz target skips the inputs that say nothing to it.
 		if !strings.HasPrefix(e.Test, "Fuzz") || !strings.Contains(e.Test, "/") {
-			r.skipped = append(r.skipped, e.Package+" "+strings.TrimSpace(r.tests[e.test]))
+			reason, _, _ := strings.Cut(r.tests[e.test], "--- SKIP")
+			r.skipped = append(r.skipped, strings.TrimSpace(e.Package+" "+e.Test+" "+strings.TrimSpace(reason)))
 		}
 		delete(r.tests, e.test)
 	case e.Action == "pass":

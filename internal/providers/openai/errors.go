@@ -29,17 +29,17 @@ func (p *Provider) failure(ctx context.Context, x *exchange, err error) error {
 	case x.status == 0:
 		return unreachable(err)
 	case x.status/100 == 3:
-		return invalid(x.status, "the upstream answered with a redirect, which is not followed; set its final address as the base URL")
+		return invalid(x.status, "The upstream answered with a redirect, which is not followed. Set its final address as the base URL.")
 	case x.status/100 == 2:
-		return fmt.Errorf("%w: %v", invalid(x.status, "the upstream's answer could not be read"), err)
+		return fmt.Errorf("%w: %v", invalid(x.status, "The upstream's answer could not be read."), err)
 	case (x.status == http.StatusUnauthorized || x.status == http.StatusForbidden) && x.request.Authorization == "":
 		return &stream.Error{
-			Message: fmt.Sprintf("the upstream refused this proxy's credential with status %d; its operator should check OPENAI_API_KEY", x.status),
+			Message: fmt.Sprintf("The upstream refused this proxy's credential with status %d. Its operator should check OPENAI_API_KEY.", x.status),
 			Type:    "server_error", Code: stream.CodeUpstreamUnauthorized, UpstreamStatus: x.status,
 		}
 	}
 	e := &stream.Error{
-		Message:        fmt.Sprintf("the upstream answered with status %d %s", x.status, http.StatusText(x.status)),
+		Message:        fmt.Sprintf("The upstream answered with status %d %s.", x.status, http.StatusText(x.status)),
 		Type:           "server_error",
 		Code:           stream.CodeUpstreamError,
 		UpstreamStatus: x.status,
@@ -76,7 +76,7 @@ func (p *Provider) inBandError(body, object []byte) error {
 // error object in it.
 func upstreamError(event, object []byte) *stream.Error {
 	e := &stream.Error{
-		Message: "the upstream reported an error", Type: "server_error", Code: stream.CodeUpstreamError, Retryable: true,
+		Message: "The upstream reported an error.", Type: "server_error", Code: stream.CodeUpstreamError, Retryable: true,
 	}
 	if json.Valid(event) {
 		e.Upstream = compact(event)
@@ -146,7 +146,7 @@ func notAStream(x *exchange, body []byte) error {
 	if len(body) == 0 {
 		kind = "nothing"
 	}
-	e := invalid(x.status, "the upstream answered "+printable(kind)+" where an answer of the model was due; is the base URL right?")
+	e := invalid(x.status, "The upstream answered "+printable(kind)+" where an answer of the model was due. Is the base URL right?")
 	return e
 }
 
@@ -164,7 +164,7 @@ func unreachable(err error) error {
 		why = "it closed the connection without an answer"
 	}
 	return fmt.Errorf("%w: %v", &stream.Error{
-		Message: "the upstream could not be reached: " + why, Type: "server_error",
+		Message: "The upstream could not be reached: " + why + ".", Type: "server_error",
 		Code: stream.CodeUpstreamUnreachable, Retryable: true,
 	}, err)
 }

@@ -131,7 +131,7 @@ func (p *Provider) DefaultModel(ctx context.Context) (string, error) {
 	}
 	if len(models) == 0 {
 		return "", &stream.Error{
-			Message: "the upstream lists no model; name one in the request, or set WEIR_DEFAULT_MODEL",
+			Message: "The upstream lists no model. Name one in the request, or set WEIR_DEFAULT_MODEL.",
 			Type:    "invalid_request_error", Code: "model_not_found", Param: "model",
 		}
 	}

@@ -124,11 +124,11 @@ func (r *relay) ended(ctx context.Context, readErr error) (stream.Outcome, error
 		return r.outcome(false), ctx.Err()
 	case errors.Is(readErr, sse.ErrTooLarge):
 		return r.outcome(false), &stream.Error{
-			Message: "the upstream sent an event larger than 16 MiB", Type: "server_error", Code: stream.CodeUpstreamInvalid,
+			Message: "The upstream sent an event larger than 16 MiB.", Type: "server_error", Code: stream.CodeUpstreamInvalid,
 		}
 	default:
 		return r.outcome(false), &stream.Error{
-			Message: "the upstream's answer stopped before it was complete", Type: "server_error",
+			Message: "The upstream's answer stopped before it was complete.", Type: "server_error",
 			Code: stream.CodeUpstreamTruncated, Retryable: true,
 		}
 	}
