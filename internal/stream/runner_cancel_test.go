@@ -283,6 +283,26 @@ func TestMaxBytes(t *testing.T) {
 	}
 }
 
+// Once the runner gives a generation up nothing more gets into its log, though
+// the log is open until the provider has returned.
+func TestEmitAfterTheRunnerGaveUp(t *testing.T) {
+	bubble(t, stream.Limits{Idle: 5 * time.Second}, func(h *harness) {
+		events, end := h.run(func(ctx context.Context, emit stream.Emit) (stream.Outcome, error) {
+			if err := emit(token("a")); err != nil {
+				return stream.Outcome{}, err
+			}
+			<-ctx.Done()
+			if err := emit(token("late")); err == nil {
+				h.Error("emit is no error")
+			}
+			return partial(1), wait(context.Background(), time.Second)
+		})
+		if text(events) != "a" || end.Events != 1 {
+			h.Errorf("tokens %q, %d events told", text(events), end.Events)
+		}
+	})
+}
+
 // The three ways to end meet at one moment, many times: one of them ends the
 // log, and all know which.
 func TestEndsMeet(t *testing.T) {

@@ -18,6 +18,7 @@ type faulty struct {
 	create  func(ctx context.Context) error
 	append  func(ctx context.Context, id string, nth int) error // nth from 1, the start event's
 	seal    func(ctx context.Context) error
+	status  func(ctx context.Context) error
 	booking func(ctx context.Context) error
 }
 
@@ -38,6 +39,15 @@ func (f *faulty) Seal(ctx context.Context, id string, terminal stream.Event) err
 		}
 	}
 	return f.Log.Seal(ctx, id, terminal)
+}
+
+func (f *faulty) Status(ctx context.Context, id string) (stream.Status, error) {
+	if f.status != nil {
+		if err := f.status(ctx); err != nil {
+			return stream.Status{}, err
+		}
+	}
+	return f.Log.Status(ctx, id)
 }
 
 type faultyWriter struct {
@@ -257,6 +267,20 @@ func TestCancelFails(t *testing.T) {
 		store.seal = nil
 		_, end := h.end(id)
 		h.wantEnd(end, stream.StateDone, "", 2*time.Second)
+	})
+}
+
+// The owner can't read who ended its stream, and takes it for a cancel.
+func TestStatusFailsAfterCancel(t *testing.T) {
+	store := &faulty{status: fails(stream.ErrUnavailable)}
+	over(t, store, func(h *harness) {
+		id, _ := h.start(patient, tokens(2, time.Second))
+		h.cancel(id)
+		h.pass(0)
+		h.wantDrained(0)
+		store.status = nil
+		_, end := h.end(id)
+		h.wantEnd(end, stream.StateCancelled, "", 0)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -210,7 +211,7 @@ func TestAsError(t *testing.T) {
 	if got.Code != stream.CodeInternal || !got.Retryable || got.Type != "server_error" {
 		t.Errorf("%+v", got)
 	}
-	if want := "internal_error: the generation failed inside the proxy"; got.Error() != want {
+	if want := stream.CodeInternal + ": " + got.Message; got.Error() != want || strings.Contains(want, "sk-secret") {
 		t.Errorf("%q, want %q", got.Error(), want)
 	}
 }

@@ -134,7 +134,15 @@ func testBatches(f *fixture) {
 		}
 		f.must("Append", large.Append(f.ctx, []stream.Event{{Type: "large", Data: data[:size]}}))
 	}
-	for id, want := range map[string]uint64{many.id: many.n, large.id: 30} {
+	empty := f.create()
+	for range 20 {
+		batch := make([]stream.Event, 1000)
+		for i := range batch {
+			batch[i].Type = "empty"
+		}
+		f.must("Append", empty.Append(f.ctx, batch))
+	}
+	for id, want := range map[string]uint64{many.id: many.n, large.id: 30, empty.id: 20_000} {
 		r := f.open(id, 0)
 		var all []stream.Event
 		for uint64(len(all)) < want {
@@ -233,29 +241,37 @@ func testBeyond(f *fixture) {
 
 func testClose(f *fixture) {
 	w := f.create()
-	var readers []stream.Reader
-	for i := range 20 {
+	var closing, waiting, idle []stream.Reader
+	for i := range 24 {
 		r, err := f.log.Open(f.ctx, w.id, 0)
 		f.must("Open", err)
-		if i%4 < 2 { // waits when it is closed
-			f.news(r)
+		if i%4 < 2 {
+			f.news(r) // waits from now on
 		}
-		readers = append(readers, r)
-	}
-	var open []stream.Reader
-	for i, r := range readers {
-		if i%2 == 0 {
-			r.Close()
-		} else {
-			f.Cleanup(r.Close)
-			open = append(open, r)
+		switch {
+		case i%2 == 0:
+			closing = append(closing, r)
+			continue
+		case i%4 < 2:
+			waiting = append(waiting, r)
+		default:
+			idle = append(idle, r)
 		}
+		f.Cleanup(r.Close)
 	}
-	var all sync.WaitGroup
-	for _, r := range open {
-		all.Go(func() { f.wantEvents("an open reader", w.id, f.follow(r), 1, 3) })
+	for _, r := range closing {
+		r.Close()
 	}
 	w.append(2)
+	for _, r := range waiting {
+		f.await("Wake", r.Wake())
+		f.wantEvents("a reader that waited", w.id, f.awaitEvents(r, 1, 2), 1, 2)
+	}
 	w.seal(done())
-	all.Wait()
+	for _, r := range waiting {
+		f.wantEvents("a reader that waited, in the end", w.id, f.follow(r), 3, 3)
+	}
+	for _, r := range idle {
+		f.wantEvents("a reader that did not wait", w.id, f.follow(r), 1, 3)
+	}
 }
