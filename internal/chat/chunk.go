@@ -106,11 +106,29 @@ func PromptTokens(request []byte) int {
 	return text.tokens()
 }
 
+// TextTokens estimates the tokens of a text.
+func TextTokens(text string) int {
+	var s size
+	s.add(text)
+	return s.tokens()
+}
+
 // size of a text, for an estimate of its tokens: a token for four ASCII
 // characters, one for any other.
 type size struct{ ascii, other int }
 
 func (s *size) tokens() int { return (s.ascii+3)/4 + s.other }
+
+func (s *size) add(text string) {
+	for i := range len(text) {
+		switch b := text[i]; {
+		case b < 0x80:
+			s.ascii++
+		case b >= 0xC0: // the first byte of a rune
+			s.other++
+		}
+	}
+}
 
 // addStrings counts the strings in a JSON value, names of fields left out.
 func (s *size) addStrings(v gjson.Result) {
@@ -119,14 +137,7 @@ func (s *size) addStrings(v gjson.Result) {
 		if strings.HasPrefix(v.Str, "data:") {
 			return // an image or a file: its bytes are no measure of its tokens
 		}
-		for i := 0; i < len(v.Str); i++ {
-			switch b := v.Str[i]; {
-			case b < 0x80:
-				s.ascii++
-			case b >= 0xC0: // the first byte of a rune
-				s.other++
-			}
-		}
+		s.add(v.Str)
 	case v.IsObject(), v.IsArray():
 		v.ForEach(func(_, inner gjson.Result) bool {
 			s.addStrings(inner)

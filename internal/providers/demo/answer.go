@@ -148,28 +148,6 @@ func contentText(content gjson.Result) string {
 	return strings.Join(parts, "\n")
 }
 
-func promptTokens(body []byte) int {
-	tokens := 0
-	gjson.GetBytes(body, "messages").ForEach(func(_, message gjson.Result) bool {
-		tokens += countTokens(contentText(message.Get("content")))
-		return true
-	})
-	return tokens
-}
-
-// countTokens estimates: four ASCII characters to a token, one of any other.
-func countTokens(text string) int {
-	ascii, other := 0, 0
-	for _, r := range text {
-		if r < utf8.RuneSelf {
-			ascii++
-		} else {
-			other++
-		}
-	}
-	return (ascii+3)/4 + other
-}
-
 // shorten puts text on one line of at most so many characters, without control
 // characters.
 func shorten(text string, most int) string {

@@ -122,11 +122,3 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
-
-func TestCountTokens(t *testing.T) {
-	for text, want := range map[string]int{"": 0, "a": 1, "abcd": 1, "abcde": 2, "üü": 2, "abcdü": 2} {
-		if got := countTokens(text); got != want {
-			t.Errorf("%q: got %d, want %d", text, got, want)
-		}
-	}
-}

@@ -58,6 +58,7 @@ type chunkWriter struct {
 	head       chunkJSON
 	wantsUsage bool
 	started    bool
+	sent       int // bytes of text
 
 	buf    bytes.Buffer
 	ends   []int // of the events in buf that wait to be emitted
@@ -83,6 +84,7 @@ func (w *chunkWriter) token(text string) error {
 			return err
 		}
 	}
+	w.sent += len(text)
 	if err := w.add(choiceJSON{Delta: deltaJSON{Content: &text}}); err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func TestComplete(t *testing.T) {
 			if choice.Message.Role != "assistant" || choice.FinishReason != "stop" || choice.Message.Content != content(t, want) {
 				t.Errorf("%s: %+v differs from the streamed answer", model, choice)
 			}
-			if got.Usage["prompt_tokens"] != 1 || got.Usage["total_tokens"] != 1+got.Usage["completion_tokens"] {
+			if got.Usage["prompt_tokens"] != 2 || got.Usage["total_tokens"] != 2+got.Usage["completion_tokens"] {
 				t.Errorf("usage %v", got.Usage)
 			}
 		}

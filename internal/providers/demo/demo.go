@@ -16,6 +16,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
+	"weir/internal/chat"
 	"weir/internal/providers"
 	"weir/internal/stream"
 )
@@ -102,11 +103,12 @@ func (p *Provider) Stream(ctx context.Context, req providers.Request, emit strea
 	}
 	prompt := lastPrompt(req.Body)
 	text := s.text(prompt)
-	usage := stream.EstimatedUsage(stream.UsageProvider, promptTokens(req.Body), countTokens(text))
+	usage := stream.EstimatedUsage(stream.UsageProvider, chat.PromptTokens(req.Body), chat.TextTokens(text))
 	wantsUsage := gjson.GetBytes(req.Body, "stream_options.include_usage").Bool() && !req.UsageAsked
 	w := newChunkWriter(emit, s.name, wantsUsage)
 	if err := play(ctx, s, prompt, text, w); err != nil {
-		return stream.Outcome{}, err
+		partial := stream.EstimatedUsage(stream.UsagePartial, chat.PromptTokens(req.Body), chat.TextTokens(text[:w.sent]))
+		return stream.Outcome{Usage: partial}, err
 	}
 	if err := w.finish("stop", usage.Counts); err != nil {
 		return stream.Outcome{}, err
@@ -164,7 +166,7 @@ func (p *Provider) Complete(ctx context.Context, req providers.Request) (provide
 		}
 	}
 	text := s.text(lastPrompt(req.Body))
-	usage := stream.EstimatedUsage(stream.UsageProvider, promptTokens(req.Body), countTokens(text))
+	usage := stream.EstimatedUsage(stream.UsageProvider, chat.PromptTokens(req.Body), chat.TextTokens(text))
 	body, err := completionJSON(s.name, text, usage.Counts)
 	return providers.Response{Header: http.Header{}, Body: body}, err
 }

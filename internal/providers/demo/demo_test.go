@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"weir/internal/chat"
 	"weir/internal/providers"
 	"weir/internal/stream"
 )
@@ -122,7 +123,7 @@ func TestStream(t *testing.T) {
 		if got, want := content(t, r), answer("What is Weir?"); got != want {
 			t.Errorf("got %q\nwant %q", got, want)
 		}
-		want := `{"prompt_tokens":4,"completion_tokens":` + fmt.Sprint(countTokens(answer("What is Weir?")))
+		want := `{"prompt_tokens":5,"completion_tokens":` + fmt.Sprint(chat.TextTokens(answer("What is Weir?")))
 		if u := r.outcome.Usage; r.outcome.FinishReason != "stop" || u == nil || u.Source != stream.UsageProvider || !strings.HasPrefix(string(u.Counts), want) {
 			t.Errorf("outcome %+v", r.outcome)
 		}
