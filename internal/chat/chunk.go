@@ -2,6 +2,7 @@ package chat
 
 import (
 	"bytes"
+	"encoding/json"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -39,7 +40,7 @@ func (m *Meter) Observe(data []byte) Chunk {
 				c.Error = []byte(v.Raw)
 			}
 		case "usage":
-			if usage = v.IsObject(); usage {
+			if usage = v.IsObject() && json.Valid([]byte(v.Raw)); usage {
 				m.usage = append(m.usage[:0], v.Raw...)
 			}
 		case "choices":

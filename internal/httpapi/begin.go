@@ -80,7 +80,7 @@ func (s *Server) rejoin(c *fiber.Ctx, d *demand) (place, bool, error) {
 	}
 	status, err := storeCall(func(ctx context.Context) (stream.Status, error) { return s.Log.Claimed(ctx, d.owner, d.key) })
 	switch {
-	case errors.Is(err, stream.ErrNotFound), err == nil && status.FailedBeforeToken():
+	case errors.Is(err, stream.ErrNotFound):
 		return place{}, false, nil
 	case err != nil:
 		return place{}, true, err

@@ -47,47 +47,72 @@ func (g *generation) produce(ctx context.Context, observer Observer) (outcome Ou
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	return g.generate(ctx, func(events []Event) error {
-		if len(events) == 0 {
-			return nil
+	var refused error // what emit said first: a provider that overlooks it has not ended well
+	outcome, err = g.generate(ctx, func(events []Event) error {
+		err := g.emit(ctx, observer, events)
+		if err != nil && refused == nil {
+			refused = err
 		}
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		first, err := g.account(events)
-		if err != nil {
-			return err
-		}
-		if first {
-			g.nudge() // the watch sleeps towards the limit before the first token, or for ever
-			observer.FirstToken(g.meta, time.Since(g.started))
-		}
-		if err := g.writer.Append(ctx, events); err != nil {
-			return fmt.Errorf("append: %w", err)
-		}
-		return nil
+		return err
 	})
+	if err == nil {
+		err = refused
+	}
+	return outcome, err
 }
 
-// account counts the events in, and reports whether they are the first.
-func (g *generation) account(events []Event) (first bool, err error) {
+// emit appends what the provider has produced.
+func (g *generation) emit(ctx context.Context, observer Observer, events []Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	size, err := g.measure(events)
+	if err != nil {
+		return err
+	}
+	if err := g.writer.Append(ctx, events); err != nil {
+		return fmt.Errorf("append: %w", err)
+	}
+	if g.account(len(events), size) {
+		g.nudge() // the watch sleeps towards the limit before the first token, or for ever
+		observer.FirstToken(g.meta, time.Since(g.started))
+	}
+	return nil
+}
+
+// measure returns the events' size and refuses those that may not be appended.
+func (g *generation) measure(events []Event) (size int64, err error) {
+	for _, e := range events {
+		if e.Terminal() {
+			return 0, fmt.Errorf("the provider emitted an event of type %q, which only ends a stream", e.Type)
+		}
+		size += int64(len(e.Data))
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.limits.MaxBytes > 0 && g.bytes+size > g.limits.MaxBytes {
+		return 0, &Error{
+			Message: fmt.Sprintf("The answer is larger than the %d bytes a stream may hold.", g.limits.MaxBytes),
+			Type:    "server_error", Code: CodeTooLarge,
+		}
+	}
+	return size, nil
+}
+
+// account counts appended events in, and reports whether they were the first.
+func (g *generation) account(events int, size int64) (first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.lastToken = time.Now()
 	if first = g.events == 0; first {
 		g.firstToken = g.lastToken
 	}
-	g.events += len(events)
-	for _, e := range events {
-		g.bytes += int64(len(e.Data))
-	}
-	if g.limits.MaxBytes > 0 && g.bytes > g.limits.MaxBytes {
-		return first, &Error{
-			Message: fmt.Sprintf("The answer is larger than the %d bytes a stream may hold.", g.limits.MaxBytes),
-			Type:    "server_error", Code: CodeTooLarge,
-		}
-	}
-	return first, nil
+	g.events += events
+	g.bytes += size
+	return first
 }
 
 // watch cancels the generation when there is a reason to: sealed by somebody

@@ -15,8 +15,8 @@ type Log interface {
 }
 
 // Emit adds events to a generation's log, as many at a time as arrived
-// together. It keeps nothing of the slice or the data. Its error ends the
-// generation.
+// together; none of a terminal type. It keeps nothing of the slice or the data.
+// Its error ends the generation. It is for one goroutine.
 type Emit func(events []Event) error
 
 // Outcome is what a provider knows of an answer once it is over. Usage is nil
@@ -27,7 +27,7 @@ type Outcome struct {
 }
 
 // Generate produces one answer: it emits its events and returns after the last
-// one. It ends soon after ctx does.
+// one. A nil error means that the answer is whole. It ends soon after ctx does.
 type Generate func(ctx context.Context, emit Emit) (Outcome, error)
 
 // Spec is a generation to start.
@@ -247,7 +247,9 @@ func (r *Runner) run(ctx context.Context, g *generation) {
 	<-watched
 
 	end := g.conclude(outcome, err)
-	end.Ending, end.Err = r.seal(g, end)
+	if !errors.Is(err, ErrFenced) { // then the log's end is its new owner's to write
+		end.Ending, end.Err = r.seal(g, end)
+	}
 	r.observer.Ended(end)
 }
 

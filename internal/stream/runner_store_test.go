@@ -308,3 +308,24 @@ func TestBookHangs(t *testing.T) {
 		}
 	})
 }
+
+// An owner that was fenced off leaves the log's end to its new owner.
+func TestFencedOwnerDoesNotSeal(t *testing.T) {
+	f := &faulty{append: func(_ context.Context, _ string, nth int) error {
+		if nth > 1 {
+			return stream.ErrFenced
+		}
+		return nil
+	}}
+	over(t, f, func(h *harness) {
+		id, _ := h.start(patient, tokens(1, time.Second))
+		h.pass(2 * time.Second)
+		if status := h.status(id); !status.Running() {
+			h.Errorf("the fenced owner sealed the log: %+v", status)
+		}
+		if end := h.seen.end(h.T, id); !errors.Is(end.Err, stream.ErrFenced) {
+			h.Errorf("the observer was told %v", end.Err)
+		}
+		h.wantDrained(0)
+	})
+}

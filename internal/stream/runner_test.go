@@ -256,3 +256,36 @@ func TestStartOfAUsedID(t *testing.T) {
 		h.end(s.ID)
 	})
 }
+
+// A provider that overlooks what emit says has not come to a good end: its
+// answer is not in the log.
+func TestOverlookedRefusal(t *testing.T) {
+	bubble(t, stream.Limits{MaxBytes: 3}, func(h *harness) {
+		events, end := h.run(func(_ context.Context, emit stream.Emit) (stream.Outcome, error) {
+			for range 3 {
+				_ = emit([]stream.Event{{Data: []byte("ab")}})
+			}
+			return stream.Outcome{FinishReason: "stop"}, nil
+		})
+		h.wantEnd(end, stream.StateError, stream.CodeTooLarge, 0)
+		if len(events) != 3 || end.Events != 1 || end.Bytes != 2 {
+			h.Errorf("%d events in the log, counted %d of %d bytes", len(events), end.Events, end.Bytes)
+		}
+	})
+}
+
+// Only the runner ends a stream: a provider's event of a terminal type would be
+// a second end.
+func TestProviderMayNotEndTheLog(t *testing.T) {
+	for _, typ := range []string{stream.TypeDone, stream.TypeError} {
+		bubble(t, stream.Limits{}, func(h *harness) {
+			events, end := h.run(func(_ context.Context, emit stream.Emit) (stream.Outcome, error) {
+				return stream.Outcome{}, emit([]stream.Event{{Type: typ, Data: []byte("{}")}})
+			})
+			h.wantEnd(end, stream.StateError, stream.CodeInternal, 0)
+			if len(events) != 2 {
+				h.Errorf("%d events", len(events))
+			}
+		})
+	}
+}

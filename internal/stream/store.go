@@ -75,15 +75,17 @@ type Store interface {
 	// Open returns a reader of the events after seq; it may be beyond the end.
 	// It returns ErrNotFound or a *GoneError.
 	Open(ctx context.Context, id string, after uint64) (Reader, error)
-	// Seal appends the terminal event and gives it its seq. Anyone may seal:
-	// the order of the log settles who came first, the others get ErrSealed.
+	// Seal appends the terminal event, keeps a copy of its data and gives it its
+	// seq. Anyone may seal: the order of the log settles who came first, the
+	// others get ErrSealed.
 	Seal(ctx context.Context, id string, terminal Event) error
 }
 
 // Writer appends to one log. A log has one writer, its owner.
 type Writer interface {
-	// Append adds the events in order and sets their Seq; it keeps a copy of
-	// the data. Once it returns, readers may have them. It returns ErrSealed
+	// Append adds the events, none of them terminal, in order and sets their
+	// Seq; it keeps a copy of the data. Once it returns, readers and Status show
+	// them; a reader sees none before its store has it. It returns ErrSealed
 	// when the log has ended, ErrFenced when another owner has taken over;
 	// then nothing was written.
 	Append(ctx context.Context, events []Event) error
@@ -114,7 +116,8 @@ type Catalog interface {
 	// Status returns ErrNotFound or a *GoneError when there is none.
 	Status(ctx context.Context, id string) (Status, error)
 	// Claimed returns the stream that holds the owner's idempotency key, or
-	// ErrNotFound; a forgotten one is a *GoneError.
+	// ErrNotFound; a forgotten one is a *GoneError. A stream that failed before
+	// its first token holds none.
 	Claimed(ctx context.Context, owner, key string) (Status, error)
 	// List returns the owner's streams, newest first: at most limit of those
 	// older than the stream before, from the newest when before is empty.

@@ -107,6 +107,9 @@ func ReadEnding(e Event) (Ending, error) {
 		return Ending{}, fmt.Errorf("terminal event %d: %w", e.Seq, err)
 	}
 	ending := Ending{State: data.State, Error: data.Error, Summary: data.Summary}
+	if ending.State == "" {
+		ending.State = StateDone
+	}
 	if e.Type == TypeError {
 		ending.State = StateError
 		if ending.Error == nil {

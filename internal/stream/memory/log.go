@@ -60,7 +60,7 @@ func (l *log) append(events []stream.Event) (added int64, err error) {
 		kept := events[i]
 		kept.Data = l.keep(events[i].Data)
 		l.events = append(l.events, kept)
-		added += int64(len(kept.Data))
+		added += int64(len(kept.Data)) + eventOverhead
 	}
 	l.bytes += added
 	l.wakeAll()

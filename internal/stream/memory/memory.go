@@ -4,6 +4,7 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,7 +17,7 @@ import (
 type Options struct {
 	// Retention is how long an ended stream is kept; 24 h when zero.
 	Retention time.Duration
-	// MaxBytes bounds the payload of all streams. The oldest ended ones make
+	// MaxBytes bounds what all streams take. The oldest ended ones make
 	// room; when only running ones are left, no stream can be created. Zero
 	// means no bound.
 	MaxBytes int64
@@ -39,10 +40,20 @@ type Store struct {
 	gone    map[string]*goneLog // guarded by mu; forgotten before they expired
 	goneIDs []string            // guarded by mu; the keys of gone, oldest first
 
-	bytes atomic.Int64 // payload of every log
+	bytes atomic.Int64 // what every log takes, about
 }
 
 type claim struct{ owner, key string }
+
+// What a stream and an event take besides their payload, about.
+const (
+	logOverhead   = 1 << 10
+	eventOverhead = 64
+)
+
+// maxGone bounds the memory of forgotten streams: of one more, only the age of
+// its id will tell.
+const maxGone = 100_000
 
 // goneLog is what is kept of a forgotten stream until its id is old enough to
 // tell by itself.
@@ -69,24 +80,25 @@ func New(o Options) *Store {
 func (s *Store) Create(_ context.Context, meta stream.Meta) (stream.Writer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sweep()
+	s.dropExpired()
 	if s.logs[meta.ID] != nil || s.gone[meta.ID] != nil {
 		return nil, stream.ErrExists
 	}
 	c := claim{meta.Owner, meta.IdempotencyKey}
 	if c.key != "" {
 		status, err := s.claimed(c)
-		if err == nil && !status.FailedBeforeToken() {
+		switch {
+		case err == nil:
 			return nil, &stream.ClaimedError{By: status}
-		}
-		if s.gone[s.claims[c]] != nil {
+		case !errors.Is(err, stream.ErrNotFound):
 			return nil, err // its stream was forgotten: a repeat must not run it again
 		}
 	}
-	if s.maxBytes > 0 && s.bytes.Load() >= s.maxBytes {
+	if !s.makeRoom() {
 		return nil, stream.ErrFull
 	}
-	l := &log{meta: meta, store: s, sealed: make(chan struct{})}
+	l := &log{meta: meta, store: s, sealed: make(chan struct{}), bytes: logOverhead}
+	s.bytes.Add(logOverhead)
 	s.logs[meta.ID] = l
 	if c.key != "" {
 		s.claims[c] = meta.ID
@@ -203,7 +215,11 @@ func (s *Store) claimed(c claim) (stream.Status, error) {
 		return stream.Status{}, stream.ErrNotFound
 	}
 	if l := s.logs[id]; l != nil && !l.expired(s.now(), s.retention) {
-		return l.status(), nil
+		status := l.status()
+		if status.FailedBeforeToken() {
+			return stream.Status{}, stream.ErrNotFound
+		}
+		return status, nil
 	}
 	return stream.Status{}, s.missing(id)
 }

@@ -21,7 +21,8 @@ func TestStore(t *testing.T) {
 	})
 }
 
-const eventSize = 100
+// eventSize is so large that what a stream and an event take besides is no matter.
+const eventSize = 4 << 10
 
 // fill makes a stream of n events of eventSize bytes.
 func fill(t testing.TB, s *memory.Store, meta stream.Meta, n int) (stream.Meta, stream.Writer) {
@@ -234,4 +235,21 @@ func TestReadersNeverSleepThroughNews(t *testing.T) {
 		seal(t, s, meta.ID)
 		all.Wait()
 	})
+}
+
+// A stream that failed before its first token had freed its key: deleting it
+// does not take the key again.
+func TestDeletedFailureKeepsNoKey(t *testing.T) {
+	s := memory.New(memory.Options{})
+	failed, _ := fill(t, s, stream.Meta{ID: stream.NewID(), Owner: "ann", IdempotencyKey: "key"}, 1)
+	if err := s.Seal(t.Context(), failed.ID, (&stream.Error{Code: "x"}).Event(stream.Summary{})); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Claimed(t.Context(), "ann", "key"); !errors.Is(err, stream.ErrNotFound) {
+		t.Errorf("Claimed: %v, want ErrNotFound", err)
+	}
+	if err := s.Delete(t.Context(), failed.ID); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, s, stream.Meta{ID: stream.NewID(), Owner: "ann", IdempotencyKey: "key"}, 1)
 }

@@ -6,29 +6,41 @@ import (
 	"weir/internal/stream"
 )
 
-// sweep drops what has expired, and the oldest ended streams while the store
-// holds more than it may. The caller holds mu.
-func (s *Store) sweep() {
+// dropExpired forgets what is past its retention. The caller holds mu.
+func (s *Store) dropExpired() {
 	now := s.now()
-	for len(s.ended) > 0 {
-		oldest := s.ended[0]
-		expired := oldest.expired(now, s.retention)
-		if !expired && (s.maxBytes == 0 || s.bytes.Load() < s.maxBytes) {
-			break
-		}
-		if s.logs[oldest.meta.ID] == oldest {
-			s.forget(oldest)
-		} else {
-			s.ended = s.ended[1:] // deleted meanwhile
-		}
+	for len(s.ended) > 0 && s.ended[0].expired(now, s.retention) {
+		s.dropOldest()
 	}
-	for len(s.goneIDs) > 0 && stream.Expired(s.goneIDs[0], now, s.retention) {
+	for len(s.goneIDs) > 0 && (len(s.goneIDs) > maxGone || stream.Expired(s.goneIDs[0], now, s.retention)) {
 		id := s.goneIDs[0]
 		if c := s.gone[id].claim; c.key != "" && s.claims[c] == id {
 			delete(s.claims, c)
 		}
 		delete(s.gone, id)
 		s.goneIDs = s.goneIDs[1:]
+	}
+}
+
+// makeRoom forgets the oldest ended streams while the store holds more than it
+// may, and reports whether there is room then. The caller holds mu.
+func (s *Store) makeRoom() bool {
+	for s.maxBytes > 0 && s.bytes.Load() >= s.maxBytes {
+		if len(s.ended) == 0 {
+			return false
+		}
+		s.dropOldest()
+	}
+	return true
+}
+
+// dropOldest forgets the stream that ended first. The caller holds mu.
+func (s *Store) dropOldest() {
+	oldest := s.ended[0]
+	if s.logs[oldest.meta.ID] == oldest {
+		s.forget(oldest)
+	} else {
+		s.ended = s.ended[1:] // deleted meanwhile
 	}
 }
 
@@ -51,7 +63,11 @@ func (s *Store) forget(l *log) {
 	} else if found {
 		s.owned[owner] = slices.Delete(ids, at, at+1)
 	}
-	s.gone[id] = &goneLog{owner: owner, claim: claim{owner, l.meta.IdempotencyKey}}
+	c := claim{owner, l.meta.IdempotencyKey}
+	if s.claims[c] == id && l.status().FailedBeforeToken() {
+		delete(s.claims, c) // it had freed its key already
+	}
+	s.gone[id] = &goneLog{owner: owner, claim: c}
 	at, _ := slices.BinarySearch(s.goneIDs, id)
 	s.goneIDs = slices.Insert(s.goneIDs, at, id)
 }

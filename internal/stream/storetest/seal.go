@@ -3,6 +3,7 @@ package storetest
 import (
 	"encoding/json"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -106,6 +107,7 @@ func testSealAgainstAppend(f *fixture) {
 					}
 					return
 				}
+				runtime.Gosched() // on one processor the sealer's turn would come late
 			}
 		})
 		<-started
