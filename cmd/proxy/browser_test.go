@@ -87,9 +87,15 @@ type tab struct {
 // newBrowser starts a browser with one tab.
 func newBrowser(t *testing.T, flags ...chromedp.ExecAllocatorOption) *tab {
 	t.Helper()
+	// What the browser leaves behind goes with the test, however late it is written.
+	temp, err := os.MkdirTemp("", "weir-browser-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(temp) })
 	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
 		chromedp.ExecPath(findChromium(t)), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WindowSize(1100, 800),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
+		chromedp.Env("TMPDIR="+temp), chromedp.UserDataDir(filepath.Join(temp, "profile")), chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
 	ctx, cancel := chromedp.NewExecAllocator(t.Context(), append(options, flags...)...)
 	t.Cleanup(cancel)
 	return newTab(t, ctx)

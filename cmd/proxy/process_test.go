@@ -52,7 +52,12 @@ func command(t *testing.T, args []string, environ ...string) *exec.Cmd {
 // startProcess starts a proxy and waits until it is ready.
 func startProcess(t *testing.T, environ ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: command(t, []string{"-addr", "127.0.0.1:0"}, environ...)}
+	return startCommand(t, command(t, []string{"-addr", "127.0.0.1:0"}, environ...))
+}
+
+func startCommand(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd}
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -62,8 +67,7 @@ func startProcess(t *testing.T, environ ...string) *process {
 	}
 	t.Cleanup(func() { p.cmd.Process.Kill(); p.cmd.Wait() })
 	p.logs = bufio.NewReader(stderr)
-	ready := p.awaitLog("weir is ready")
-	p.url = regexp.MustCompile(`url=(\S+)`).FindStringSubmatch(ready)[1]
+	p.url = regexp.MustCompile(`url=(\S+)`).FindStringSubmatch(p.awaitLog("weir is ready"))[1]
 	return p
 }
 
@@ -260,18 +264,8 @@ func TestProcessReadsEnvFile(t *testing.T) {
 	if err := os.WriteFile(file, fmt.Appendf(nil, "WEIR_ADDR=127.0.0.1:0\nWEIR_API_KEYS='from-the-file'\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, cmd: command(t, []string{"-env", file})}
-	stderr, err := p.cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.cmd.Process.Kill(); p.cmd.Wait() })
-	p.logs = bufio.NewReader(stderr)
-	url := regexp.MustCompile(`url=(\S+)`).FindStringSubmatch(p.awaitLog("weir is ready"))[1]
-	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/v1/models", nil)
+	p := startCommand(t, command(t, []string{"-env", file}))
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+"/v1/models", nil)
 	req.Header.Set("Authorization", "Bearer from-the-file")
 	if resp, err := http.DefaultClient.Do(req); err != nil || resp.StatusCode != 200 {
 		t.Errorf("got %v, %v", resp, err)

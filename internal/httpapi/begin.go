@@ -30,6 +30,32 @@ type demand struct {
 	auth     string        // for the upstream
 }
 
+// readDemand reads who asks and all that the headers say; the body is the
+// endpoint's. The stream may go on without a reader for unread, unless the
+// client says otherwise.
+func (s *Server) readDemand(c *fiber.Ctx, unread time.Duration) (*demand, error) {
+	owner, err := s.gate.owner(c)
+	if err != nil {
+		return nil, err
+	}
+	if c.Method() == http.MethodPost {
+		if err := requireJSON(c); err != nil {
+			return nil, err
+		}
+	}
+	d := &demand{owner: owner, cursor: cursorOf(c), header: upstreamHeaders(c)}
+	if d.key, err = s.idempotencyKey(c); err != nil {
+		return nil, err
+	}
+	if d.unread, err = s.patience(c, unread); err != nil {
+		return nil, err
+	}
+	if s.ForwardAuth {
+		d.auth = c.Get("Authorization")
+	}
+	return d, nil
+}
+
 // place is where in which stream a demand is answered from.
 type place struct {
 	status  stream.Status

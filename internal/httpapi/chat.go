@@ -30,27 +30,13 @@ func (s *Server) chatCompletions(c *fiber.Ctx) error {
 }
 
 func (s *Server) chatDemand(c *fiber.Ctx) (*demand, error) {
-	owner, err := s.gate.owner(c)
+	d, err := s.readDemand(c, s.DetachGrace)
 	if err != nil {
 		return nil, err
 	}
-	if err := requireJSON(c); err != nil {
-		return nil, err
-	}
-	d := &demand{owner: owner, cursor: cursorOf(c), header: upstreamHeaders(c), query: upstreamQuery(c)}
-	if d.chat, err = chat.ParseRequest(body(c)); err != nil {
-		return nil, err
-	}
-	if d.key, err = s.idempotencyKey(c); err != nil {
-		return nil, err
-	}
-	if d.unread, err = s.patience(c, s.DetachGrace); err != nil {
-		return nil, err
-	}
-	if s.ForwardAuth {
-		d.auth = c.Get("Authorization")
-	}
-	return d, nil
+	d.query = upstreamQuery(c)
+	d.chat, err = chat.ParseRequest(body(c))
+	return d, err
 }
 
 // wantsIDs reports whether the client asked for a resumable stream.

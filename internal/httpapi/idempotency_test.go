@@ -15,6 +15,7 @@ func TestIdempotencyKey(t *testing.T) {
 	key := []string{"Idempotency-Key", "k1"}
 
 	first := h.create(promptBody, key...)
+	text(t, h.call("GET", "/v1/streams/"+first+"/events", "")) // to its end
 	resp := h.call("POST", "/v1/streams", promptBody, key...)
 	if again := object(t, resp); again["id"] != first || resp.StatusCode != 200 {
 		t.Errorf("status %d, %v; want stream %s", resp.StatusCode, again, first)

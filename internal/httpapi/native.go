@@ -72,25 +72,11 @@ func (s *Server) promptStream(c *fiber.Ctx) error {
 
 // nativeDemand reads what both ways to start a native stream share.
 func (s *Server) nativeDemand(c *fiber.Ctx) (*demand, error) {
-	owner, err := s.gate.owner(c)
+	d, err := s.readDemand(c, s.OrphanLimit)
 	if err != nil {
 		return nil, err
 	}
-	if c.Method() == http.MethodPost {
-		if err := requireJSON(c); err != nil {
-			return nil, err
-		}
-	}
-	d := &demand{owner: owner, cursor: cursorOf(c), askUsage: true, header: upstreamHeaders(c)}
-	if d.key, err = s.idempotencyKey(c); err != nil {
-		return nil, err
-	}
-	if d.unread, err = s.patience(c, s.OrphanLimit); err != nil {
-		return nil, err
-	}
-	if s.ForwardAuth {
-		d.auth = c.Get("Authorization")
-	}
+	d.askUsage = true // the done event has a place for it
 	return d, nil
 }
 
