@@ -131,6 +131,7 @@ func (p *proxy) drain() error {
 		p.api.SetNotReady()
 		time.Sleep(p.cfg.DrainDelay)
 	}
+	p.runner.StopStarting()
 	if n := p.runner.Running(); n > 0 {
 		p.log.Info("stopping: waiting for running generations; a second signal ends at once",
 			"running", n, "grace", p.cfg.DrainGrace)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,7 +129,8 @@ func TestAnyReaderKeepsAStreamAlive(t *testing.T) {
 // A reader that never reads is dropped by its write deadline; the others get
 // everything meanwhile.
 func TestReaderThatNeverReads(t *testing.T) {
-	h := newHarness(t, func(s *setup) { s.options.WriteTimeout = 300 * time.Millisecond })
+	readers := &readerCount{}
+	h := newHarness(t, func(s *setup) { s.options.WriteTimeout = 300 * time.Millisecond; s.options.Metrics = readers })
 	steps := make(chan string)
 	h.upstream.Answer(upstreamtest.Stepwise(steps))
 	id := h.create(promptBody)
@@ -148,11 +150,18 @@ func TestReaderThatNeverReads(t *testing.T) {
 	if err != nil || len(frames) != 643 {
 		t.Errorf("the healthy reader got %d frames, %v", len(frames), err)
 	}
+	eventually(t, wait, "the reader that never reads is dropped", func() bool { return readers.open.Load() == 0 })
 	stuck.SetReadDeadline(time.Now().Add(wait))
 	if _, err := io.Copy(io.Discard, stuck); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the reader that never reads is still connected: %v", err)
 	}
 }
+
+// readerCount is metrics that count the readers there are.
+type readerCount struct{ open atomic.Int64 }
+
+func (r *readerCount) ReaderOpened(bool) { r.open.Add(1) }
+func (r *readerCount) ReaderClosed()     { r.open.Add(-1) }
 
 // A body without a terminal event is never ended cleanly, and what it said is
 // enough to go on from.

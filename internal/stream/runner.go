@@ -177,13 +177,17 @@ func (r *Runner) Running() int {
 	return len(r.generations)
 }
 
+// StopStarting makes Start answer ErrDraining from now on. What runs goes on.
+func (r *Runner) StopStarting() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.draining = true
+}
+
 // Drain starts nothing new, waits for the running generations until ctx ends,
 // seals the rest as interrupted, and returns when every one is over.
 func (r *Runner) Drain(ctx context.Context) {
-	r.mu.Lock()
-	r.draining = true
-	r.mu.Unlock()
-
+	r.StopStarting()
 	over := make(chan struct{})
 	go func() {
 		r.running.Wait()

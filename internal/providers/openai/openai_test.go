@@ -86,6 +86,33 @@ func TestConnectionIsUsedAgain(t *testing.T) {
 	}
 }
 
+// An upstream that closes a connection it had left open, just as the next call
+// goes out on it, costs no answer.
+func TestConnectionClosedUnderIdle(t *testing.T) {
+	u := upstreamtest.New(t)
+	var conns []string
+	u.Answer(func(w http.ResponseWriter, r *http.Request) {
+		conns = append(conns, r.RemoteAddr)
+		if len(conns) == 2 {
+			panic(http.ErrAbortHandler) // the call arrived, the connection closes without an answer
+		}
+		upstreamtest.SSE(upstreamtest.Answer("x"))(w, r)
+	})
+	p := New(Options{BaseURL: u.URL})
+	defer p.Close()
+	for range 2 {
+		if _, outcome, err := ask(t, p); err != nil || outcome.FinishReason != "stop" {
+			t.Fatalf("got %+v, %v", outcome, err)
+		}
+	}
+	if len(conns) != 3 || conns[0] != conns[1] || conns[1] == conns[2] {
+		t.Errorf("connections from %v", conns)
+	}
+	if _, sent := u.Requests()[0].Header["X-Idempotency-Key"]; sent {
+		t.Error("a header of our own was sent")
+	}
+}
+
 // The upstream's connection closes as soon as the context ends, and an emit
 // that fails ends the call.
 func TestEndsWithItsContext(t *testing.T) {
