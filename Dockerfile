@@ -13,7 +13,7 @@ USER 65532:65532
 # Reachable from outside the container, so it starts only with WEIR_API_KEYS (or
 # with WEIR_ALLOW_ANONYMOUS=true).
 ENV WEIR_ADDR=:8080
-# WEIR_ADMIN_ADDR stays 127.0.0.1:9091: heap profiles hold keys and prompts, and
+# WEIR_ADMIN_ADDR stays 127.0.0.1:9091: profiles show what the process does, and
 # nothing asks who reads them. A port-forward or a sidecar in the same network
 # namespace reaches it; WEIR_ADMIN_ADDR=:9091 opens it to the container's network.
 EXPOSE 8080

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"time"
 )
 
@@ -18,7 +19,7 @@ func (p *proxy) startAdmin() (*http.Server, error) {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: localOnly(p.cfg.AdminAddr, mux), ReadHeaderTimeout: 5 * time.Second}
 	if p.cfg.AdminAddr == "" {
 		return server, nil
 	}
@@ -36,4 +37,28 @@ func (p *proxy) startAdmin() (*http.Server, error) {
 		}
 	}()
 	return server, nil
+}
+
+// localOnly keeps web pages out of an admin server on loopback: a foreign name
+// that was made to point here, or a page of another site.
+func localOnly(addr string, next http.Handler) http.Handler {
+	if !isLoopback(addr) {
+		return next // opened to a network on purpose; names are that network's
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !isLoopback(r.Host) || r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+			http.Error(w, "this address answers to loopback names only, and to no page of another site", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// isLoopback reports whether a host, with or without port, is this machine.
+func isLoopback(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return strings.EqualFold(host, "localhost") || (ip != nil && ip.IsLoopback())
 }

@@ -47,15 +47,24 @@ func (l endLog) Ended(end stream.End) {
 		attrs = append(attrs, "finish_reason", end.FinishReason)
 	}
 	if end.Usage != nil {
-		attrs = append(attrs, "usage", string(end.Usage.Counts), "usage_source", end.Usage.Source)
+		attrs = append(attrs, "usage", clip(string(end.Usage.Counts)), "usage_source", end.Usage.Source)
 	}
 	if end.State != stream.StateError {
 		l.log.Info("stream ended", attrs...)
 		return
 	}
-	attrs = append(attrs, "code", end.Error.Code, "upstream_status", end.Error.UpstreamStatus)
+	attrs = append(attrs, "code", clip(end.Error.Code), "upstream_status", end.Error.UpstreamStatus)
 	if own := stream.AsError(end.Err); own.Code == stream.CodeInternal {
 		attrs = append(attrs, "error", end.Err) // our own fault: the client was not told which
 	}
 	l.log.Warn("stream ended", attrs...)
+}
+
+// clip bounds what an upstream can put into a line.
+func clip(s string) string {
+	const most = 500
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
 }

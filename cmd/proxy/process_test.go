@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"regexp"
@@ -17,12 +18,13 @@ import (
 	"time"
 
 	"weir/internal/upstreamtest"
+	"weir/web"
 )
 
 // The tests run the proxy as a process of its own: this binary, told by the
 // environment to be the proxy.
 func TestMain(m *testing.M) {
-	if os.Getenv("WEIR_TEST_BE_PROXY") == "1" {
+	if os.Getenv("PROXY_TEST_BE_PROXY") == "1" {
 		os.Exit(run())
 	}
 	os.Exit(m.Run())
@@ -45,7 +47,7 @@ func command(t *testing.T, args []string, environ ...string) *exec.Cmd {
 	}
 	cmd := exec.CommandContext(t.Context(), self, args...)
 	cmd.Dir = t.TempDir() // no .env of anybody's
-	cmd.Env = append([]string{"WEIR_TEST_BE_PROXY=1", "WEIR_ADMIN_ADDR=", "PATH=" + os.Getenv("PATH")}, environ...)
+	cmd.Env = append([]string{"PROXY_TEST_BE_PROXY=1", "WEIR_ADMIN_ADDR=", "PATH=" + os.Getenv("PATH")}, environ...)
 	return cmd
 }
 
@@ -233,6 +235,15 @@ func TestProcessHealthVersionMetrics(t *testing.T) {
 		t.Errorf("version: %v: %s", err, out)
 	}
 	io.ReadAll(post(t, p.url+"/v1/streams", `{"prompt":"x","model":"demo/error"}`).Body)
+	cut := post(t, p.url+"/v1/streams", `{"prompt":"x","model":"demo/cut"}`)
+	io.ReadAll(cut.Body)
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+"/v1/streams/"+cut.Header.Get("Weir-Stream-Id")+"/events", nil)
+	req.Header.Set("Last-Event-ID", "2")
+	if resp, err := http.DefaultClient.Do(req); err != nil || resp.StatusCode != 200 {
+		t.Fatalf("resume: %v, %v", resp, err)
+	} else {
+		io.ReadAll(resp.Body)
+	}
 	var text string
 	for deadline := time.Now().Add(wait); ; {
 		resp, err := http.Get("http://" + adminAddr + "/metrics")
@@ -241,12 +252,14 @@ func TestProcessHealthVersionMetrics(t *testing.T) {
 		}
 		body, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		if text = string(body); strings.Contains(text, "weir_streams_ended_total{") || time.Now().After(deadline) {
+		if text = string(body); strings.Contains(text, "weir_readers 0") && strings.Contains(text, "upstream_truncated") || time.Now().After(deadline) {
 			break
 		}
 	}
 	for _, line := range []string{
-		`weir_streams_started_total{provider="demo"} 1`, `weir_streams_running 0`,
+		`weir_streams_started_total{provider="demo"} 2`, `weir_streams_running 0`, `weir_resumes_total 1`, `weir_readers 0`,
+		`weir_time_to_first_token_seconds_count{provider="demo"} 1`,
+		`weir_streams_ended_total{code="upstream_truncated",provider="demo",state="error"} 1`,
 		`weir_streams_ended_total{code="upstream_error",provider="demo",state="error"} 1`,
 	} {
 		if !strings.Contains(text, line) {
@@ -269,5 +282,90 @@ func TestProcessReadsEnvFile(t *testing.T) {
 	req.Header.Set("Authorization", "Bearer from-the-file")
 	if resp, err := http.DefaultClient.Do(req); err != nil || resp.StatusCode != 200 {
 		t.Errorf("got %v, %v", resp, err)
+	}
+}
+
+// An upstream's error may quote the prompt: the log line of the stream's end
+// has its code and its status.
+func TestProcessLogsNoWordsOfAnUpstream(t *testing.T) {
+	upstream := upstreamtest.New(t)
+	upstream.Answer(upstreamtest.Status(400, `{"error":{"message":"Invalid content: a secret prompt","code":"bad"}}`))
+	p := startProcess(t, "OPENAI_BASE_URL="+upstream.URL)
+	io.ReadAll(post(t, p.url+"/v1/streams", promptBody).Body)
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	_, rest := p.end()
+	if !strings.Contains(rest, "code=bad upstream_status=400") || strings.Contains(rest, "secret") {
+		t.Errorf("the log says: %s", rest)
+	}
+}
+
+// WEIR_DRAIN_DELAY: not ready at once, accepting still.
+func TestProcessDrainDelay(t *testing.T) {
+	p := startProcess(t, "WEIR_DRAIN_DELAY=1s")
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	p.awaitLog("not ready from now on")
+	for deadline := time.Now().Add(wait); ; {
+		resp, err := http.Get(p.url + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode == 503 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("still ready")
+		}
+	}
+	if resp := post(t, p.url+"/v1/streams", `{"prompt":"x","model":"demo/error"}`); resp.StatusCode != 200 {
+		t.Errorf("a stream within the delay: status %d", resp.StatusCode)
+	}
+	if code, rest := p.end(); code != 0 {
+		t.Errorf("exit code %d: %s", code, rest)
+	}
+}
+
+// The page comes with what keeps an answer from becoming script.
+func TestPageHeaders(t *testing.T) {
+	p := startProxy(t)
+	for _, path := range []string{"/", "/assets/js/app.js"} {
+		resp, err := http.Get(p.url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != 200 || resp.Header.Get("Content-Security-Policy") != web.ContentSecurityPolicy || resp.Header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: status %d, %v", path, resp.StatusCode, resp.Header)
+		}
+	}
+	for _, word := range []string{"unsafe-inline", "unsafe-eval", "*"} {
+		if strings.Contains(web.ContentSecurityPolicy, word) {
+			t.Errorf("the policy allows %s", word)
+		}
+	}
+}
+
+func TestAdminKeepsPagesOut(t *testing.T) {
+	inner := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "numbers") })
+	tests := []struct {
+		addr, host, site string
+		status           int
+	}{
+		{"127.0.0.1:9091", "127.0.0.1:9091", "", 200},
+		{"127.0.0.1:9091", "localhost:9091", "none", 200},
+		{"127.0.0.1:9091", "[::1]:9091", "", 200},
+		{"127.0.0.1:9091", "evil.example:9091", "", 403},
+		{"127.0.0.1:9091", "localhost:9091", "cross-site", 403},
+		{":9091", "metrics.internal:9091", "", 200},
+	}
+	for _, tt := range tests {
+		r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+		r.Host = tt.host
+		r.Header.Set("Sec-Fetch-Site", tt.site)
+		w := httptest.NewRecorder()
+		localOnly(tt.addr, inner).ServeHTTP(w, r)
+		if w.Code != tt.status {
+			t.Errorf("%+v: status %d", tt, w.Code)
+		}
 	}
 }

@@ -42,16 +42,18 @@ type proxy struct {
 	metrics *metrics.Metrics
 	runner  *stream.Runner
 	api     *httpapi.Server
+
+	providers *providers.Registry
 }
 
 func build(cfg config.Config, logger *slog.Logger) *proxy {
-	p := &proxy{cfg: cfg, log: logger, metrics: metrics.New(version())}
+	p := &proxy{cfg: cfg, log: logger, metrics: metrics.New(version()), providers: registry(cfg)}
 	store := memory.New(memory.Options{Retention: cfg.Retention, MaxBytes: cfg.MemoryLimit})
 	p.runner = stream.NewRunner(store, stream.Limits{
 		FirstToken: cfg.FirstTokenTimeout, Idle: cfg.IdleTimeout, MaxBytes: maxStreamBytes,
 	}, observers{p.metrics, endLog{logger}})
 	p.api = httpapi.New(httpapi.Options{
-		Log: store, Runner: p.runner, Registry: registry(cfg), Logger: logger, Metrics: p.metrics,
+		Log: store, Runner: p.runner, Registry: p.providers, Logger: logger, Metrics: p.metrics,
 		Access: httpapi.AccessOptions{
 			Keys: cfg.APIKeys, Loopback: cfg.Loopback(), AllowedHosts: cfg.AllowedHosts,
 			AllowedOrigins: cfg.CORSOrigins, Secret: secret(cfg),
@@ -151,7 +153,7 @@ func (p *proxy) drain() error {
 
 // announce says where to go.
 func (p *proxy) announce(addr net.Addr) {
-	p.log.Info("weir is ready", "url", clientURL(addr), "providers", strings.Join(registry(p.cfg).Names(), ","),
+	p.log.Info("weir is ready", "url", clientURL(addr), "providers", strings.Join(p.providers.Names(), ","),
 		"store", p.cfg.Store, "version", version())
 	if !p.cfg.OpenAI.On {
 		p.log.Info("no provider is set up: only the demo model answers; set OPENAI_API_KEY or OPENAI_BASE_URL")

@@ -137,14 +137,14 @@ func TestMeter(t *testing.T) {
 		{"garbage", []string{"not JSON", `[]`, `{"choices":7}`, `{"choices":[1]}`}, false, "", "", ""},
 	}
 	for _, tt := range tests {
-		var m Meter
+		m := NewMeter([]byte(`{"messages":[{"content":"12345678 0"}]}`))
 		for _, c := range tt.chunks {
 			m.Observe([]byte(c))
 		}
 		if tt.name == "garbage" {
 			continue // it must not panic, that is all
 		}
-		o := m.Outcome([]byte(`{"messages":[{"content":"12345678 0"}]}`), true)
+		o := m.Outcome(true)
 		if m.Finished() != tt.finished || o.FinishReason != tt.reason {
 			t.Errorf("%s: finished %v, reason %q", tt.name, m.Finished(), o.FinishReason)
 		}
@@ -154,8 +154,42 @@ func TestMeter(t *testing.T) {
 		if tt.source != "" && o.Usage.Source != tt.source {
 			t.Errorf("%s: source %s, want %s", tt.name, o.Usage.Source, tt.source)
 		}
-		if cut := m.Outcome(nil, false); cut.Usage.Source != stream.UsagePartial {
+		if cut := m.Outcome(false); cut.Usage.Source != stream.UsagePartial {
 			t.Errorf("%s, cut short: source %s", tt.name, cut.Usage.Source)
+		}
+	}
+}
+
+// A choice that was asked for and never began is missing, too.
+func TestMeterCountsTheChoicesAskedFor(t *testing.T) {
+	m := NewMeter([]byte(`{"n":2,"messages":[]}`))
+	m.Observe([]byte(`{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`))
+	if m.Finished() {
+		t.Error("one choice of two is a whole answer")
+	}
+	m.Observe([]byte(`{"choices":[{"index":1,"delta":{},"finish_reason":"stop"}]}`))
+	if !m.Finished() {
+		t.Error("both choices are no whole answer")
+	}
+}
+
+// The estimate is one pass over the bytes: nesting, which a stranger chooses,
+// must not multiply them.
+func TestPromptTokensIsLinear(t *testing.T) {
+	const depth = 9000
+	deep := `{"messages":` + strings.Repeat(`[`, depth) + `"` + strings.Repeat("x", 4<<20) + `"` + strings.Repeat("]", depth) + `}`
+	if got, want := PromptTokens([]byte(deep)), 1<<20; got != want {
+		t.Errorf("got %d tokens, want %d", got, want)
+	}
+	for body, want := range map[string]int{
+		`{"messages":[{"role":"user","content":"abcd"}]}`:       2,
+		`{"messages":[{"content":"a\"b" , "x" : "cd"}]}`:        2,
+		`{"messages":["abcd`:                                    1,
+		`{"messages":[{"content":["abcd","` + `data:,abcd"]}]}`: 1,
+		`{}`: 0,
+	} {
+		if got := PromptTokens([]byte(body)); got != want {
+			t.Errorf("%s: got %d, want %d", body, got, want)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package chat
 import (
 	"bytes"
 	"encoding/json"
+	"math/bits"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -14,10 +15,17 @@ import (
 // event needs: the finish reason, the usage, and enough of the text's size to
 // estimate a usage when the provider sends none.
 type Meter struct {
+	request      []byte
+	choices      int // that were asked for
 	finishReason string
 	usage        []byte
 	seen, ended  uint64 // one bit a choice
 	text         size
+}
+
+// NewMeter returns a meter for the answer to a request, which it keeps.
+func NewMeter(request []byte) *Meter {
+	return &Meter{request: request, choices: max(1, int(gjson.GetBytes(request, "n").Int()))}
 }
 
 // Chunk is what a Meter found in one chunk.
@@ -27,6 +35,9 @@ type Chunk struct {
 	// UsageOnly says that the chunk holds the usage and no choice.
 	UsageOnly bool
 }
+
+// maxUsage is far above any real usage; what is larger is not kept.
+const maxUsage = 16 << 10
 
 // Observe takes the data of the next chunk. It keeps nothing of it.
 func (m *Meter) Observe(data []byte) Chunk {
@@ -40,7 +51,7 @@ func (m *Meter) Observe(data []byte) Chunk {
 				c.Error = []byte(v.Raw)
 			}
 		case "usage":
-			if usage = v.IsObject() && json.Valid([]byte(v.Raw)); usage {
+			if usage = v.IsObject() && len(v.Raw) < maxUsage && json.Valid([]byte(v.Raw)); usage {
 				m.usage = append(m.usage[:0], v.Raw...)
 			}
 		case "choices":
@@ -66,7 +77,7 @@ func (m *Meter) choice(choice gjson.Result) {
 		case "finish_reason":
 			finish = v
 		case "delta":
-			m.text.addStrings(v)
+			m.text.addStrings(v.Raw)
 		}
 		return true
 	})
@@ -77,13 +88,16 @@ func (m *Meter) choice(choice gjson.Result) {
 	}
 }
 
-// Finished reports whether every choice that began has its finish reason.
-func (m *Meter) Finished() bool { return m.seen != 0 && m.seen == m.ended }
+// Finished reports whether every choice that was asked for, or began, has its
+// finish reason.
+func (m *Meter) Finished() bool {
+	return m.seen == m.ended && bits.OnesCount64(m.ended) >= min(m.choices, 64)
+}
 
 // Outcome returns what is known of the answer. When the provider sent no usage
 // it is estimated, from the text that came and the request; ended says whether
 // the answer is whole.
-func (m *Meter) Outcome(request []byte, ended bool) stream.Outcome {
+func (m *Meter) Outcome(ended bool) stream.Outcome {
 	source := stream.UsageEstimated
 	switch {
 	case !ended:
@@ -95,7 +109,7 @@ func (m *Meter) Outcome(request []byte, ended bool) stream.Outcome {
 	if m.usage != nil {
 		o.Usage = &stream.Usage{Source: source, Counts: bytes.Clone(m.usage)}
 	} else {
-		o.Usage = stream.EstimatedUsage(source, PromptTokens(request), m.text.tokens())
+		o.Usage = stream.EstimatedUsage(source, PromptTokens(m.request), m.text.tokens())
 	}
 	return o
 }
@@ -103,7 +117,7 @@ func (m *Meter) Outcome(request []byte, ended bool) stream.Outcome {
 // PromptTokens estimates the tokens of a request's messages.
 func PromptTokens(request []byte) int {
 	var text size
-	text.addStrings(gjson.GetBytes(request, "messages"))
+	text.addStrings(gjson.GetBytes(request, "messages").Raw)
 	return text.tokens()
 }
 
@@ -131,19 +145,25 @@ func (s *size) add(text string) {
 	}
 }
 
-// addStrings counts the strings in a JSON value, names of fields left out.
-func (s *size) addStrings(v gjson.Result) {
-	switch {
-	case v.Type == gjson.String:
-		if strings.HasPrefix(v.Str, "data:") {
-			return // an image or a file: its bytes are no measure of its tokens
+// addStrings counts the strings in JSON, names of fields left out. It goes over
+// the bytes once, however they nest; an escape counts as what it is written as.
+func (s *size) addStrings(json string) {
+	for i := 0; i < len(json); i++ {
+		if json[i] != '"' {
+			continue
 		}
-		s.add(v.Str)
-	case v.IsObject(), v.IsArray():
-		v.ForEach(func(_, inner gjson.Result) bool {
-			s.addStrings(inner)
-			return true
-		})
+		from := i + 1
+		for i = from; i < len(json) && json[i] != '"'; i++ {
+			if json[i] == '\\' {
+				i++
+			}
+		}
+		text := json[min(from, len(json)):min(i, len(json))]
+		isName := strings.HasPrefix(strings.TrimLeft(json[min(i+1, len(json)):], " \t\r\n"), ":")
+		isFile := strings.HasPrefix(text, "data:") // an image, say: its bytes are no measure of its tokens
+		if !isName && !isFile {
+			s.add(text)
+		}
 	}
 }
 

@@ -36,6 +36,9 @@ type RequestError struct {
 
 func (e *RequestError) Error() string { return e.Message }
 
+// maxModel is far above any model's name. The name stands in logs.
+const maxModel = 256
+
 // ParseRequest reads a request body. Its error is a *RequestError.
 func ParseRequest(body []byte) (*Request, error) {
 	if err := checkObject(body); err != nil {
@@ -53,6 +56,9 @@ func ParseRequest(body []byte) (*Request, error) {
 			r.model, r.named, r.Model = at, v.Str, v.Str
 			if v.Type != gjson.String && v.Type != gjson.Null {
 				err = &RequestError{"`model` must be a string such as \"gpt-5-mini\" or \"demo\".", "model"}
+			}
+			if len(v.Str) > maxModel {
+				err = &RequestError{fmt.Sprintf("`model` has at most %d characters.", maxModel), "model"}
 			}
 		case "stream":
 			r.stream, r.Stream = at, v.Bool()

@@ -55,14 +55,19 @@ func (s *Server) checkOrigin(c *fiber.Ctx) error {
 		return &problem{status: http.StatusForbidden, code: "origin_not_allowed",
 			message: "Pages of " + printableName(origin) + " may not call this API. Add it to WEIR_CORS_ORIGINS to allow it."}
 	}
-	// Named, not "*": an EventSource with credentials takes nothing else.
-	c.Set("Access-Control-Allow-Origin", origin)
-	c.Set("Access-Control-Allow-Credentials", "true")
-	c.Set("Access-Control-Expose-Headers", exposedHeaders)
+	allowOrigin(c, origin)
 	if c.Method() == http.MethodOptions && c.Get("Access-Control-Request-Method") != "" {
 		return preflight(c)
 	}
 	return c.Next()
+}
+
+// allowOrigin lets a page read the answer. The origin is named: an EventSource
+// with credentials takes no "*".
+func allowOrigin(c *fiber.Ctx, origin string) {
+	c.Set("Access-Control-Allow-Origin", origin)
+	c.Set("Access-Control-Allow-Credentials", "true")
+	c.Set("Access-Control-Expose-Headers", exposedHeaders)
 }
 
 const exposedHeaders = "Location, Weir-Stream-Id, Weir-Control-Token, Retry-After, X-Request-Id, " +

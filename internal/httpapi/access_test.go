@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"weir/internal/stream"
 	"weir/internal/upstreamtest"
@@ -243,5 +244,27 @@ func TestForwardAuth(t *testing.T) {
 	}
 	if got := h.upstream.Requests()[0].Header.Get("Authorization"); got != "Bearer mine" {
 		t.Errorf("forwarded %q", got)
+	}
+}
+
+// Who has no key can't make the server hold a large body, and learns that it is
+// the key that is missing.
+func TestStrangersBody(t *testing.T) {
+	h := newHarness(t, withKeys("alice-key"))
+	large := `{"model":"gpt-test","prompt":"` + strings.Repeat("x", 1<<20) + `"}`
+	if resp := h.call("POST", "/v1/streams", large); resp.StatusCode != 401 {
+		t.Errorf("without a key: status %d", resp.StatusCode)
+	}
+	conn, r := h.raw("POST /v1/streams HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n")
+	conn.SetReadDeadline(time.Now().Add(wait))
+	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 401 {
+		t.Errorf("before its body came: %v, %v", resp, err)
+	}
+	h.upstream.Answer(upstreamtest.SSE(upstreamtest.Answer("x")))
+	if resp := h.call("POST", "/v1/streams", large, "Authorization", "Bearer alice-key"); resp.StatusCode != 201 {
+		t.Errorf("with a key: status %d", resp.StatusCode)
+	}
+	if h.server.BodyLimit != 20<<20 {
+		t.Errorf("the limit is %d by default", h.server.BodyLimit)
 	}
 }

@@ -62,11 +62,17 @@ func (g *gate) owner(c *fiber.Ctx) (string, error) {
 	case modeAnonymous:
 		return ownerAnonymous, nil
 	}
-	owner, known := g.owners[sha256.Sum256([]byte(bearer(c)))]
+	owner, known := g.owners[sha256.Sum256([]byte(bearer(c.Get("Authorization"))))]
 	if !known {
 		return "", errUnauthorized
 	}
 	return owner, nil
+}
+
+// knows reports whether a credential is a client key.
+func (g *gate) knows(key string) bool {
+	_, known := g.owners[sha256.Sum256([]byte(key))]
+	return known
 }
 
 // ownerExists reports whether an owner's key is still among the keys.
@@ -82,7 +88,7 @@ func (g *gate) ownerExists(owner string) bool {
 // mayRead reports whether the caller may read a stream of that owner; the error
 // says that it showed nothing at all to be judged by.
 func (g *gate) mayRead(c *fiber.Ctx, id, owner string) (bool, error) {
-	if token := c.Query("token"); token != "" && bearer(c) == "" && g.mode != modeLocal {
+	if token := c.Query("token"); token != "" && bearer(c.Get("Authorization")) == "" && g.mode != modeLocal {
 		return (g.mode == modeAnonymous || g.ownerExists(owner)) && g.valid(readToken, token, id, owner), nil
 	}
 	return g.mayControl(c, id, owner)
@@ -95,7 +101,7 @@ func (g *gate) mayControl(c *fiber.Ctx, id, owner string) (bool, error) {
 		return false, err
 	}
 	if g.mode == modeAnonymous {
-		return g.valid(controlToken, bearer(c), id, owner), nil
+		return g.valid(controlToken, bearer(c.Get("Authorization")), id, owner), nil
 	}
 	return caller == owner, nil
 }
@@ -130,9 +136,9 @@ func (g *gate) eventsURL(id, owner string) string {
 	return url + "?token=" + g.token(readToken, id, owner)
 }
 
-// bearer returns the credential of the Authorization header.
-func bearer(c *fiber.Ctx) string {
-	scheme, credential, _ := strings.Cut(c.Get("Authorization"), " ")
+// bearer returns the credential of an Authorization header.
+func bearer(header string) string {
+	scheme, credential, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "bearer") {
 		return ""
 	}

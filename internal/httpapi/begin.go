@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -307,5 +306,5 @@ func upstreamHeaders(c *fiber.Ctx) http.Header {
 	return h
 }
 
-// body returns a copy of the request's body, which would not outlive it.
-func body(c *fiber.Ctx) []byte { return bytes.Clone(c.Request().Body()) }
+// body takes the request's body out of the request, which it then outlives.
+func body(c *fiber.Ctx) []byte { return c.Request().SwapBody(nil) }

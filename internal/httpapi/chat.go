@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -75,9 +77,10 @@ func (s *Server) serveChat(c *fiber.Ctx, p place, ids bool) error {
 	}
 	c.Set("Weir-Stream-Id", p.status.ID)
 	first, ok := t.first(s.FirstEvent)
-	if t.err == errClientGone || t.err == errStopping {
+	if t.err != nil && t.err != io.EOF {
+		err := t.err
 		t.Close()
-		return errDraining // nobody hears it, or it is true
+		return err
 	}
 	if ok && first.Terminal() && after <= 1 {
 		if ending, err := stream.ReadEnding(first); err == nil && ending.State != stream.StateDone {
@@ -105,14 +108,22 @@ func (s *Server) completeChat(c *fiber.Ctx, d *demand) error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.OrphanLimit)
 	defer cancel()
 	unwatch := watchConn(c.Context().Conn(), cancel) // a client that left wants no answer
+	defer unwatch()
 	answer, err := route.Provider.Complete(ctx, providers.Request{
 		Model: route.Model, Body: d.chat.Upstream(chat.Change{Model: route.Model}),
 		Header: d.header, Query: d.query, Authorization: d.auth,
 	})
-	unwatch()
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return errClientGone // nobody hears it
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		err = &stream.Error{Message: "The upstream did not answer within " + s.OrphanLimit.String() + ".",
+			Type: "server_error", Code: stream.CodeUpstreamTimeout, Retryable: true}
+	}
 	if err != nil {
 		e := stream.AsError(err)
-		s.Logger.Warn("completion failed", "model", d.chat.Model, "provider", route.Name, "code", e.Code, "error", err)
+		// Not the message: an upstream may quote the prompt in it.
+		s.Logger.Warn("completion failed", "model", d.chat.Model, "provider", route.Name, "code", e.Code, "upstream_status", e.UpstreamStatus)
 		return answerGeneration(c, e)
 	}
 	for name, values := range answer.Header {
@@ -121,6 +132,5 @@ func (s *Server) completeChat(c *fiber.Ctx, d *demand) error {
 		}
 	}
 	c.Set("Content-Type", "application/json")
-	s.renewWriteDeadline(c)
 	return c.Send(answer.Body)
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -154,6 +155,72 @@ func TestReaderThatNeverReads(t *testing.T) {
 	stuck.SetReadDeadline(time.Now().Add(wait))
 	if _, err := io.Copy(io.Discard, stuck); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the reader that never reads is still connected: %v", err)
+	}
+}
+
+// The same for plain answers: a client that asks again and again, and takes
+// nothing, is dropped.
+func TestClientThatNeverReadsPlainAnswers(t *testing.T) {
+	h := newHarness(t, func(s *setup) { s.options.WriteTimeout = 200 * time.Millisecond })
+	id := h.finished(strings.Repeat("x", 1<<20))
+	conn, _ := h.raw("")
+	request := "GET /v1/streams/" + id + " HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	conn.SetWriteDeadline(time.Now().Add(wait))
+	for {
+		if _, err := io.WriteString(conn, request); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the client is still connected")
+			}
+			return
+		}
+	}
+}
+
+// A connection that was idle longer than a write may take is as good as new.
+func TestIdleConnectionKeepsNoDeadline(t *testing.T) {
+	h := newHarness(t, func(s *setup) { s.options.WriteTimeout = 50 * time.Millisecond })
+	conn, r := h.raw("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	if _, err := http.ReadResponse(r, nil); err != nil {
+		t.Fatal(err)
+	}
+	r.Discard(len("ok\n"))
+	<-time.After(100 * time.Millisecond)
+	io.WriteString(conn, "POST /v1/streams HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n")
+	conn.SetReadDeadline(time.Now().Add(wait))
+	if line, err := r.ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {
+		t.Errorf("got %q, %v", line, err)
+	}
+}
+
+// In a replay, events are not cut in two: each write ends behind a whole one.
+func TestReplayCutsNoEvent(t *testing.T) {
+	h := newHarness(t)
+	id := h.finished(pieces(200)...)
+	conn, r := h.raw("GET /v1/streams/" + id + "/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	conn.SetReadDeadline(time.Now().Add(wait))
+	readUntil(t, r, "\r\n")
+	for chunks := 0; ; chunks++ {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		size, err := strconv.ParseInt(strings.TrimSpace(line), 16, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chunk := make([]byte, size+2)
+		if _, err := io.ReadFull(r, chunk); err != nil {
+			t.Fatal(err)
+		}
+		if size == 0 {
+			if chunks < 5 {
+				t.Errorf("only %d chunks: nothing was tested", chunks)
+			}
+			return
+		}
+		if !strings.HasSuffix(string(chunk), "\n\n\r\n") {
+			t.Fatalf("a write ends in %q", chunk[max(0, len(chunk)-40):])
+		}
 	}
 }
 

@@ -21,7 +21,11 @@ func TestProtocolExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := newHarness(t)
-	h.upstream.Answer(upstreamtest.SSE(upstreamtest.Answer("Hel", "lo")))
+	started := make(chan struct{}) // the first answer still runs while its start is told
+	h.upstream.Answer(func(w http.ResponseWriter, r *http.Request) {
+		<-started
+		upstreamtest.SSE(upstreamtest.Answer("Hel", "lo"))(w, r)
+	})
 	names := map[string]string{} // what {id} and its like stand for
 	var request string
 	var resp *http.Response
@@ -29,7 +33,10 @@ func TestProtocolExamples(t *testing.T) {
 	if len(blocks) < 20 {
 		t.Fatalf("only %d examples", len(blocks))
 	}
-	for _, block := range blocks {
+	for i, block := range blocks {
+		if i == 2 {
+			close(started)
+		}
 		if block[1] == "request" {
 			request = block[2]
 			resp = h.play(fill(request, names))

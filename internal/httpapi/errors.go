@@ -59,8 +59,8 @@ func (s *Server) asProblem(err error) *problem {
 		return errNoStream
 	case errors.Is(err, stream.ErrGone):
 		return errGone
-	case errors.Is(err, stream.ErrDraining):
-		return errDraining
+	case errors.Is(err, stream.ErrDraining), errors.Is(err, errStopping), errors.Is(err, errClientGone):
+		return errDraining // to a client that has gone it makes no difference
 	case errors.Is(err, stream.ErrUnavailable):
 		return errStore
 	case errors.Is(err, stream.ErrFull):
@@ -76,6 +76,8 @@ func (s *Server) asProblem(err error) *problem {
 func (s *Server) httpProblem(e *fiber.Error) *problem {
 	p := &problem{status: e.Code, code: "http_error", message: http.StatusText(e.Code)}
 	switch e.Code {
+	case http.StatusBadRequest:
+		p.message = "The request is not well-formed HTTP."
 	case http.StatusNotFound:
 		p.code = "not_found"
 		p.message = "There is nothing here. The API is under /v1, the chat page at /."
@@ -101,8 +103,14 @@ func (s *Server) answerError(c *fiber.Ctx, err error) error {
 	if p.status == http.StatusRequestEntityTooLarge || p.status == http.StatusRequestHeaderFieldsTooLarge {
 		discardRequest(c.Context().Conn())
 	}
+	if _, authErr := s.gate.owner(c); authErr != nil && p.status == http.StatusRequestEntityTooLarge {
+		p = errUnauthorized // a stranger's body is refused for want of a key
+	}
 	if p.retryAfter > 0 {
 		setRetryAfter(c, p.retryAfter)
+	}
+	if origin := c.Get("Origin"); origin != "" && s.originAllowed(origin) {
+		allowOrigin(c, origin) // a request refused before it was routed has no such header yet
 	}
 	return c.Status(p.status).JSON(errorBody{errorFields{
 		Message: p.message, Type: errorType(p.status), Code: orNull(p.code), Param: orNull(p.param),
@@ -174,7 +182,7 @@ func generationStatus(e *stream.Error) int {
 	case e.UpstreamStatus >= 400:
 		return e.UpstreamStatus
 	}
-	if code, err := strconv.Atoi(e.Code); err == nil && code >= 400 && code < 600 {
+	if code, err := strconv.Atoi(e.Code); err == nil && code >= 400 && code < 600 && code != http.StatusUnauthorized && code != http.StatusForbidden {
 		return code // an error inside a 200 that names its status
 	}
 	switch e.Code {

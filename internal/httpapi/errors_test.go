@@ -1,10 +1,12 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -41,6 +43,7 @@ func TestClientErrors(t *testing.T) {
 		{"messages of strings", "POST", chatPath, `{"model":"demo","messages":["x"]}`, nil, 400, "messages.0", "object"},
 		{"a prompt is native", "POST", chatPath, `{"model":"demo","prompt":"x"}`, nil, 400, "messages", "/v1/streams"},
 		{"model no string", "POST", chatPath, `{"model":7,` + message + `}`, nil, 400, "model", "must be a string"},
+		{"model too long", "POST", chatPath, `{"model":"` + strings.Repeat("m", 300) + `",` + message + `}`, nil, 400, "model", "256"},
 		{"model twice", "POST", chatPath, `{"model":"demo","model":"gpt-5",` + message + `}`, nil, 400, "model", "twice"},
 		{"stream no boolean", "POST", chatPath, `{"stream":"yes",` + message + `}`, nil, 400, "stream", "true or false"},
 		{"unknown model", "POST", chatPath, `{"model":"gpt-5","stream":true,` + message + `}`, nil, 404, "model", "OPENAI_API_KEY"},
@@ -58,6 +61,7 @@ func TestClientErrors(t *testing.T) {
 		{"key too long", "POST", native, `{"prompt":"x"}`, []string{"Idempotency-Key", strings.Repeat("k", 300)}, 400, "Idempotency-Key", "255"},
 		{"nothing there", "GET", "/v2/x", "", nil, 404, "", "/v1"},
 		{"wrong method", "PUT", native, `{}`, nil, 405, "", "not allowed"},
+		{"a HEAD reads nothing", "HEAD", native + "/" + stream.NewID() + "/events", "", nil, 405, "", ""},
 		{"a HEAD starts nothing", "HEAD", "/v1/stream?prompt=x", "", nil, 405, "", ""},
 		{"unknown stream", "GET", native + "/" + stream.NewID(), "", nil, 404, "", "no such stream"},
 		{"bad page", "GET", native + "?limit=0", "", nil, 400, "limit", "1 to 100"},
@@ -116,6 +120,10 @@ func TestUpstreamFailsBeforeFirstToken(t *testing.T) {
 		{"JSON 200 that is an error", upstreamtest.Status(200, `{"error":{"message":"quota","code":429}}`), 429, 429.0, "quota", "", "", 0},
 		{"empty 200", upstreamtest.SSE(""), 502, "upstream_truncated", "stopped before", "", "", 0},
 		{"an error event first", upstreamtest.SSE("event: error\ndata: {\"error\":{\"message\":\"overloaded\",\"type\":\"x\",\"code\":\"y\"}}\n\n"), 502, "y", "overloaded", "", "", 0},
+		{"credentials in the stream", upstreamtest.SSE("data: {\"error\":{\"message\":\"key sk-upstream-secret is bad\"}}\n\n"), 502, "upstream_error", "is bad", "upstream-secret", "", 0},
+		{"credentials in a JSON 200", upstreamtest.Status(200, `{"error":{"message":"key sk-upstream-secret is bad"}}`), 502, "upstream_error", "is bad", "upstream-secret", "", 0},
+		{"our credential, in the stream", upstreamtest.SSE("data: {\"error\":{\"code\":401,\"message\":\"User not found\"}}\n\n"), 502, "upstream_unauthorized", "credential", "not found", "", 401},
+		{"nested beyond all reason", upstreamtest.Status(500, `{"error":{"message":"deep","x":`+strings.Repeat("[", 9990)+strings.Repeat("]", 9990)+`}}`), 500, "upstream_error", "deep", "[[[[", "", 500},
 		{"an error behind a comment", upstreamtest.SSE(": hi\n\ndata: { \"error\" : {\"message\":\"spaced\"}}\n\n"), 502, "upstream_error", "spaced", "", "", 0},
 	}
 	for _, tt := range tests {
@@ -308,4 +316,20 @@ func TestNotStreaming(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	h.upstream.AwaitIdle()
+}
+
+// What an upstream says may quote the prompt: it is for the client, not the log.
+func TestLogsHoldNoWordsOfAnybody(t *testing.T) {
+	var logged bytes.Buffer
+	h := newHarness(t, func(s *setup) { s.options.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
+	h.upstream.Answer(upstreamtest.Status(400, `{"error":{"message":"Invalid content: SECRETPROMPT"}}`))
+	text(t, h.call("POST", "/v1/chat/completions?api_key=QUERYSECRET", strings.Replace(chatBody, "true", "false", 1)))
+	h.call("GET", "/v1/models", "")
+	h.upstream.Close()
+	h.provider.Close()
+	text(t, h.call("POST", "/v1/chat/completions?api_key=QUERYSECRET", strings.Replace(chatBody, "true", "false", 1)))
+	h.stop()
+	if log := logged.String(); !strings.Contains(log, "completion failed") || strings.Contains(log, "SECRET") {
+		t.Errorf("the log says: %s", log)
+	}
 }

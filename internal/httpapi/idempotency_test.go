@@ -1,9 +1,12 @@
 package httpapi
 
 import (
+	"net/http"
 	"sync"
 	"testing"
+	"time"
 
+	"weir/internal/stream"
 	"weir/internal/upstreamtest"
 )
 
@@ -111,5 +114,42 @@ func TestRequestsPerMinute(t *testing.T) {
 	}
 	if resp := h.call("POST", "/v1/streams", promptBody, "Authorization", "Bearer bob-key"); resp.StatusCode != 201 {
 		t.Errorf("bob: status %d", resp.StatusCode)
+	}
+}
+
+// Keys that came over one connection stay what they were: the server reuses a
+// connection's buffers.
+func TestKeysOutliveTheirRequest(t *testing.T) {
+	h := newHarness(t)
+	h.client.Transport.(*http.Transport).MaxConnsPerHost = 1
+	h.upstream.Answer(upstreamtest.SSE(upstreamtest.Answer("a")))
+	ids := map[string]string{}
+	for _, key := range []string{"key-aaaa", "key-bbbb", "key-cccc"} {
+		resp := h.call("POST", "/v1/streams", promptBody, "Idempotency-Key", key)
+		ids[key] = object(t, resp)["id"].(string)
+	}
+	for key, id := range ids {
+		if again := object(t, h.call("POST", "/v1/streams", promptBody, "Idempotency-Key", key))["id"]; again != id {
+			t.Errorf("%s: stream %v, want %s", key, again, id)
+		}
+	}
+}
+
+// Who starts a stream by a JSON call does not read it: nobody does.
+func TestJSONCreateDoesNotRead(t *testing.T) {
+	h := newHarness(t, func(s *setup) { s.options.OrphanLimit = 50 * time.Millisecond })
+	h.upstream.Answer(upstreamtest.Silent(upstreamtest.Chunk("a")))
+	h.create(promptBody)
+	eventually(t, wait, "the unread stream is cancelled", func() bool { return onlyStream(h).State() == stream.StateCancelled })
+	h.upstream.AwaitIdle()
+}
+
+func TestLimitedAddress(t *testing.T) {
+	for ip, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "::ffff:192.0.2.7": "::ffff:192.0.2.7", "?": "?",
+	} {
+		if got := limitedAddress(ip); got != want {
+			t.Errorf("%s: got %s, want %s", ip, got, want)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -16,7 +17,7 @@ func (s *Server) limit(c *fiber.Ctx, owner string) error {
 	}
 	key := owner
 	if s.gate.mode != modeKeys {
-		key = "address " + c.IP()
+		key = "address " + limitedAddress(c.IP())
 	}
 	d := s.limiter.Allow(key, time.Now())
 	c.Set("X-Ratelimit-Limit-Requests", strconv.Itoa(d.Limit))
@@ -30,6 +31,20 @@ func (s *Server) limit(c *fiber.Ctx, owner string) error {
 		message: "The limit of " + strconv.Itoa(d.Limit) + " requests a minute is used up. Try again in " +
 			wholeSeconds(d.RetryAfter).String() + ".",
 	}
+}
+
+// limitedAddress is what an address is counted as: of IPv6 a host has a whole
+// /64 to choose from.
+func limitedAddress(ip string) string {
+	addr, err := netip.ParseAddr(ip)
+	if err != nil || !addr.Is6() || addr.Is4In6() {
+		return ip
+	}
+	prefix, err := addr.WithZone("").Prefix(64)
+	if err != nil {
+		return ip
+	}
+	return prefix.String()
 }
 
 // wholeSeconds rounds up: a client that waits so long has waited long enough.

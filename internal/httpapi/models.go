@@ -8,6 +8,8 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/tidwall/gjson"
+
+	"weir/internal/stream"
 )
 
 // listModels is GET /v1/models.
@@ -46,7 +48,8 @@ func (s *Server) models() []json.RawMessage {
 		provider, _ := s.Registry.Provider(name)
 		models, err := provider.Models(ctx)
 		if err != nil {
-			s.Logger.Warn("a provider can't list its models", "provider", name, "error", err)
+			e := stream.AsError(err)
+			s.Logger.Warn("a provider can't list its models", "provider", name, "code", e.Code, "upstream_status", e.UpstreamStatus)
 			continue
 		}
 		all = append(all, models...)

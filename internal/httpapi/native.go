@@ -168,7 +168,6 @@ func (s *Server) open(c *fiber.Ctx, p place, after uint64, f frames) (*tail, err
 // send makes a tail the answer.
 func (s *Server) send(c *fiber.Ctx, t *tail) {
 	setStreamHeaders(c)
-	s.renewWriteDeadline(c)
 	c.Context().Response.ImmediateHeaderFlush = true
 	c.Context().SetBodyStream(t, -1)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gofiber/fiber/v2"                    // the HTTP server and router
 	"github.com/gofiber/fiber/v2/middleware/recover" // a handler's panic is a 500, not the process's end
+	"github.com/valyala/fasthttp"                    // under Fiber
 
 	"weir/internal/providers"
 	"weir/internal/ratelimit"
@@ -91,13 +92,15 @@ func New(o Options) *Server {
 		IdleTimeout:           2 * time.Minute,
 		// No WriteTimeout: it bounds whole answers, and streams are long. Each
 		// write has a deadline instead.
+		DisablePreParseMultipartForm: true,
 	})
+	s.app.Server().HeaderReceived = s.limitStrangers
 	s.routes()
 	return s
 }
 
 func (s *Server) routes() {
-	s.app.Use(recover.New(), s.boundWrite, s.checkHost)
+	s.app.Use(recover.New(), s.checkHost)
 	s.app.Get("/livez", s.live)
 	s.app.Get("/readyz", s.ready)
 
@@ -106,9 +109,10 @@ func (s *Server) routes() {
 	v1.Get("/streams", s.listStreams)
 	v1.Get("/streams/:id", s.showStream)
 	v1.Delete("/streams/:id", s.deleteStream)
+	v1.Head("/streams/:id/events", noHead)
 	v1.Get("/streams/:id/events", s.streamEvents)
 	v1.Post("/streams/:id/cancel", s.cancelStream)
-	v1.Head("/stream", func(*fiber.Ctx) error { return fiber.ErrMethodNotAllowed }) // a HEAD must start nothing
+	v1.Head("/stream", noHead)
 	v1.Get("/stream", s.promptStream)
 	v1.Post("/chat/completions", s.chatCompletions)
 	v1.Get("/models", s.listModels)
@@ -119,8 +123,14 @@ func (s *Server) routes() {
 	}
 }
 
+// noHead refuses what the router would answer as a GET without its body: a HEAD
+// must start nothing, and a stream has no head of its own.
+func noHead(*fiber.Ctx) error { return fiber.ErrMethodNotAllowed }
+
 // Serve accepts connections until Shutdown. It owns the listener.
-func (s *Server) Serve(l net.Listener) error { return s.app.Listener(l) }
+func (s *Server) Serve(l net.Listener) error {
+	return s.app.Listener(boundedListener{l, s.WriteTimeout})
+}
 
 // SetNotReady makes /readyz say no, for a load balancer to look elsewhere, while
 // everything is still served.
@@ -134,19 +144,6 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return s.app.ShutdownWithContext(ctx)
 }
 
-// boundWrite gives the answer's first bytes a deadline: a client that reads
-// nothing must not hold its connection for ever. Streams renew it.
-func (s *Server) boundWrite(c *fiber.Ctx) error {
-	s.renewWriteDeadline(c)
-	return c.Next()
-}
-
-// renewWriteDeadline is for an answer that took its time. On a connection that
-// is closed already it fails, as the write will.
-func (s *Server) renewWriteDeadline(c *fiber.Ctx) {
-	_ = c.Context().Conn().SetWriteDeadline(time.Now().Add(s.WriteTimeout))
-}
-
 func (s *Server) live(c *fiber.Ctx) error { return c.SendString("ok\n") }
 
 func (s *Server) ready(c *fiber.Ctx) error {
@@ -154,6 +151,18 @@ func (s *Server) ready(c *fiber.Ctx) error {
 		return c.Status(fiber.StatusServiceUnavailable).SendString("draining\n")
 	}
 	return c.SendString("ok\n")
+}
+
+// strangerBody is how much of a body is taken in before it is known who sends
+// it: what a key opens is not for those without one to fill memory with.
+const strangerBody = 64 << 10
+
+// limitStrangers looks at a request's head before its body is read.
+func (s *Server) limitStrangers(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	if s.gate.mode == modeKeys && !s.gate.knows(bearer(string(h.Peek("Authorization")))) {
+		return fasthttp.RequestConfig{MaxRequestBodySize: min(strangerBody, s.BodyLimit)}
+	}
+	return fasthttp.RequestConfig{MaxRequestBodySize: s.BodyLimit}
 }
 
 // storeTimeout is after how long a silent store is called unreachable.

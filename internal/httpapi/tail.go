@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -23,8 +24,6 @@ var (
 type tail struct {
 	reader  stream.Reader
 	frames  frames
-	conn    net.Conn
-	write   time.Duration // a client may take no byte for so long
 	beat    time.Duration // silence before a heartbeat
 	gone    chan struct{} // closed when the client has left
 	stop    <-chan struct{}
@@ -41,7 +40,7 @@ type tail struct {
 // must Close it; fasthttp does when it is a response's body.
 func (s *Server) newTail(conn net.Conn, reader stream.Reader, frames frames, detach func()) *tail {
 	t := &tail{
-		reader: reader, frames: frames, conn: conn, write: s.WriteTimeout, beat: s.Heartbeat,
+		reader: reader, frames: frames, beat: s.Heartbeat,
 		gone: make(chan struct{}), stop: s.stopping, timer: time.NewTimer(s.Heartbeat),
 	}
 	unwatch := watchConn(conn, func() { close(t.gone) })
@@ -76,10 +75,13 @@ func (t *tail) Read(p []byte) (n int, err error) {
 	if len(t.out) == 0 {
 		return 0, t.err
 	}
-	if err := t.conn.SetWriteDeadline(time.Now().Add(t.write)); err != nil {
-		return 0, err
+	if n = copy(p, t.out); n < len(t.out) {
+		// An event goes out in one write, unless it is larger than a write:
+		// some clients take an id as seen before the blank line behind it.
+		if end := bytes.LastIndex(p[:n], []byte("\n\n")); end >= 0 {
+			n = end + len("\n\n")
+		}
 	}
-	n = copy(p, t.out)
 	t.out = t.out[n:]
 	return n, nil
 }

@@ -55,7 +55,7 @@ func (e *Error) MarshalJSON() ([]byte, error) {
 		Message: e.Message, Type: e.Type, Code: orNull(e.Code), Param: orNull(e.Param), Retryable: e.Retryable,
 		UpstreamStatus: e.UpstreamStatus, RetryAfter: e.RetryAfter.Seconds(),
 	}
-	if json.Valid(e.Upstream) {
+	if embeddable(e.Upstream) {
 		j.Upstream = e.Upstream
 	}
 	return json.Marshal(j)
@@ -71,6 +71,31 @@ func (e *Error) UnmarshalJSON(data []byte) error {
 		UpstreamStatus: j.UpstreamStatus, RetryAfter: time.Duration(j.RetryAfter * float64(time.Second)), Upstream: j.Upstream,
 	}
 	return nil
+}
+
+// maxNesting bounds foreign JSON inside ours: encoding/json refuses what nests
+// too deep, and an end that can't be written is no end.
+const maxNesting = 64
+
+// embeddable reports whether foreign JSON may stand inside an event.
+func embeddable(data []byte) bool {
+	depth, quoted := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{', c == '[':
+			if depth++; depth > maxNesting {
+				return false
+			}
+		case c == '}', c == ']':
+			depth--
+		}
+	}
+	return json.Valid(data)
 }
 
 func orNull(s string) *string {

@@ -26,16 +26,16 @@ type generation struct {
 	readers     int       // guarded by mu
 	unreadSince time.Time // guarded by mu; meaningless while there are readers
 	firstToken  time.Time // guarded by mu; zero before it
-	lastToken   time.Time // guarded by mu; the start before the first
+	lastHeard   time.Time // guarded by mu; of the upstream: a token, or a sign of life
 	events      int       // guarded by mu
 	bytes       int64     // guarded by mu
 }
 
-func newGeneration(spec Spec, limits Limits, writer Writer) *generation {
+func newGeneration(spec Spec, limits Limits, cancel context.CancelCauseFunc) *generation {
 	now := time.Now()
 	return &generation{
-		meta: spec.Meta, limits: limits, unread: spec.Unread, generate: spec.Generate, writer: writer,
-		started: now, unreadSince: now, lastToken: now, changed: make(chan struct{}, 1),
+		meta: spec.Meta, limits: limits, unread: spec.Unread, generate: spec.Generate, cancel: cancel,
+		started: now, unreadSince: now, lastHeard: now, changed: make(chan struct{}, 1),
 	}
 }
 
@@ -63,11 +63,12 @@ func (g *generation) produce(ctx context.Context, observer Observer) (outcome Ou
 
 // emit appends what the provider has produced.
 func (g *generation) emit(ctx context.Context, observer Observer, events []Event) error {
-	if len(events) == 0 {
-		return nil
-	}
 	if err := context.Cause(ctx); err != nil {
 		return err
+	}
+	if len(events) == 0 {
+		g.heard()
+		return nil
 	}
 	size, err := g.measure(events)
 	if err != nil {
@@ -102,13 +103,20 @@ func (g *generation) measure(events []Event) (size int64, err error) {
 	return size, nil
 }
 
+// heard notes that the upstream is alive.
+func (g *generation) heard() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lastHeard = time.Now()
+}
+
 // account counts appended events in, and reports whether they were the first.
 func (g *generation) account(events int, size int64) (first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.lastToken = time.Now()
+	g.lastHeard = time.Now()
 	if first = g.events == 0; first {
-		g.firstToken = g.lastToken
+		g.firstToken = g.lastHeard
 	}
 	g.events += events
 	g.bytes += size
@@ -155,10 +163,10 @@ func (g *generation) patience(now time.Time) (wait time.Duration, reason error) 
 		consider(g.unreadSince, g.unread, errUnread)
 	}
 	if g.events == 0 && g.limits.FirstToken > 0 {
-		consider(g.lastToken, g.limits.FirstToken, silence("before its first token", g.limits.FirstToken))
+		consider(g.lastHeard, g.limits.FirstToken, silence("before its first token", g.limits.FirstToken))
 	}
 	if g.events > 0 && g.limits.Idle > 0 {
-		consider(g.lastToken, g.limits.Idle, silence("between two tokens", g.limits.Idle))
+		consider(g.lastHeard, g.limits.Idle, silence("between two tokens", g.limits.Idle))
 	}
 	return wait, reason
 }

@@ -15,7 +15,8 @@ type Log interface {
 }
 
 // Emit adds events to a generation's log, as many at a time as arrived
-// together; none of a terminal type. It keeps nothing of the slice or the data.
+// together; none of a terminal type. No events at all say that the upstream is
+// alive, though it has no token yet. Emit keeps nothing of the slice or the data.
 // Its error ends the generation. It is for one goroutine.
 type Emit func(events []Event) error
 
@@ -107,22 +108,22 @@ func (r *Runner) Start(ctx context.Context, spec Spec) (detach func(), err error
 	if !r.admit() {
 		return nil, ErrDraining
 	}
-	writer, err := r.log.Create(ctx, spec.Meta)
-	if err != nil {
+	genCtx, cancel := context.WithCancelCause(context.Background())
+	g := newGeneration(spec, r.limits, cancel)
+	detach = g.attach()
+	r.register(g) // before anyone can find the stream, and attach in vain
+	if g.writer, err = r.log.Create(ctx, spec.Meta); err != nil {
+		r.unregister(g)
+		cancel(err)
 		r.running.Done()
 		return nil, err
 	}
-	g := newGeneration(spec, r.limits, writer)
-	if err := writer.Append(ctx, []Event{startEvent(spec.Meta)}); err != nil {
+	if err := g.writer.Append(ctx, []Event{startEvent(spec.Meta)}); err != nil {
 		// The stream exists already: it ends as any other that failed.
 		g.generate = func(context.Context, Emit) (Outcome, error) {
 			return Outcome{}, fmt.Errorf("append the start event: %w", err)
 		}
 	}
-	genCtx, cancel := context.WithCancelCause(context.Background())
-	g.cancel = cancel
-	detach = g.attach()
-	r.register(g)
 	r.observer.Started(g.meta)
 	go func() {
 		defer r.running.Done()

@@ -233,17 +233,21 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// An empty emit is no token.
-func TestSilenceOfEmptyEmits(t *testing.T) {
+// An empty emit is no token, but a sign of life: the upstream is not silent.
+func TestEmptyEmitIsASignOfLife(t *testing.T) {
 	bubble(t, stream.Limits{FirstToken: 10 * time.Second}, func(h *harness) {
 		_, end := h.run(func(ctx context.Context, emit stream.Emit) (stream.Outcome, error) {
-			for {
+			for range 30 {
 				if err := errors.Join(wait(ctx, time.Second), emit(nil)); err != nil {
 					return stream.Outcome{}, err
 				}
 			}
+			return stream.Outcome{}, wait(ctx, time.Hour)
 		})
-		h.wantEnd(end, stream.StateError, stream.CodeUpstreamTimeout, 10*time.Second)
+		h.wantEnd(end, stream.StateError, stream.CodeUpstreamTimeout, 40*time.Second)
+		if end.Timings.FirstTokenMS != 0 {
+			h.Errorf("first token after %v ms", end.Timings.FirstTokenMS)
+		}
 	})
 }
 

@@ -329,3 +329,37 @@ func TestFencedOwnerDoesNotSeal(t *testing.T) {
 		h.wantDrained(0)
 	})
 }
+
+// Whoever finds a stream while its creator is still at it can attach to it, and
+// keeps it alive when the creator leaves.
+func TestAttachWhileStarting(t *testing.T) {
+	created, attached := make(chan struct{}), make(chan struct{})
+	f := &faulty{append: func(_ context.Context, _ string, nth int) error {
+		if nth == 1 {
+			close(created)
+			<-attached
+		}
+		return nil
+	}}
+	over(t, f, func(h *harness) {
+		s := spec(time.Second, tokens(1, time.Minute))
+		started := make(chan func())
+		go func() {
+			detach, err := h.runner.Start(h.Context(), s)
+			if err != nil {
+				h.Error(err)
+			}
+			started <- detach
+		}()
+		<-created
+		detach := h.runner.Attach(s.ID)
+		close(attached)
+		(<-started)() // the creator leaves
+		h.pass(10 * time.Second)
+		if status := h.status(s.ID); !status.Running() {
+			h.Errorf("the stream ended under its reader: %s", status.State())
+		}
+		detach()
+		h.wantDrained(time.Minute)
+	})
+}

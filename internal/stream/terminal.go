@@ -31,7 +31,7 @@ func EstimatedUsage(source string, prompt, completion int) *Usage {
 // up must not keep a stream from its end.
 func (u Usage) MarshalJSON() ([]byte, error) {
 	var fields map[string]json.RawMessage
-	if json.Unmarshal(u.Counts, &fields) != nil || fields == nil {
+	if !embeddable(u.Counts) || json.Unmarshal(u.Counts, &fields) != nil || fields == nil {
 		fields = map[string]json.RawMessage{}
 	}
 	fields["source"], _ = json.Marshal(u.Source) // a string always marshals

@@ -179,7 +179,7 @@ func Cut(wire string, kind CutKind) http.HandlerFunc {
 			return
 		}
 		defer conn.Close()
-		buf.WriteString("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+		buf.WriteString("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
 		if len(wire) > 0 {
 			fmt.Fprintf(buf, "%x\r\n%s\r\n", len(wire), wire)
 		}

@@ -10,11 +10,13 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tidwall/gjson"
 
@@ -32,22 +34,38 @@ func (p *Provider) failure(ctx context.Context, x *exchange, err error) error {
 		return invalid(x.status, "The upstream answered with a redirect, which is not followed. Set its final address as the base URL.")
 	case x.status/100 == 2:
 		return fmt.Errorf("%w: %v", invalid(x.status, "The upstream's answer could not be read."), err)
-	case (x.status == http.StatusUnauthorized || x.status == http.StatusForbidden) && x.request.Authorization == "":
-		return &stream.Error{
-			Message: fmt.Sprintf("The upstream refused this proxy's credential with status %d. Its operator should check OPENAI_API_KEY.", x.status),
-			Type:    "server_error", Code: stream.CodeUpstreamUnauthorized, UpstreamStatus: x.status,
-		}
+	case isRefusal(x.status) && (p.key != "" || x.request.Authorization == ""):
+		return unauthorized(x.status)
 	}
 	e := &stream.Error{
 		Message:        fmt.Sprintf("The upstream answered with status %d %s.", x.status, http.StatusText(x.status)),
 		Type:           "server_error",
 		Code:           stream.CodeUpstreamError,
 		UpstreamStatus: x.status,
-		Retryable:      x.status == http.StatusRequestTimeout || x.status == http.StatusTooManyRequests || x.status >= 500,
+		Retryable:      retryable(x.status),
 		RetryAfter:     retryAfter(x.header.Get("Retry-After"), time.Now()),
 	}
 	p.describe(e, x.kept)
 	return e
+}
+
+// isRefusal reports whether a status refuses the credential.
+func isRefusal(status int) bool {
+	return status == http.StatusUnauthorized || status == http.StatusForbidden
+}
+
+// unauthorized says that it was our credential, not the client's. The
+// upstream's words stay behind: they may quote it.
+func unauthorized(status int) *stream.Error {
+	return &stream.Error{
+		Message: fmt.Sprintf("The upstream refused this proxy's credential with status %d. Its operator should check OPENAI_API_KEY.", status),
+		Type:    "server_error", Code: stream.CodeUpstreamUnauthorized, UpstreamStatus: status,
+	}
+}
+
+// retryable reports whether a status may be another one next time.
+func retryable(status int) bool {
+	return status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500
 }
 
 // describe takes over what the upstream says of its error, if it says it in
@@ -60,7 +78,7 @@ func (p *Provider) describe(e *stream.Error, body []byte) {
 	if len(body) == 0 || body[0] != '{' || !json.Valid(body) {
 		return
 	}
-	e.Upstream = p.scrub(compact(body))
+	e.Upstream = compact(p.scrub(body))
 	fillFrom(e, e.Upstream)
 	if e.Code == "insufficient_quota" {
 		e.Retryable = false // a 429 that no waiting heals
@@ -78,10 +96,16 @@ func upstreamError(event, object []byte) *stream.Error {
 	e := &stream.Error{
 		Message: "The upstream reported an error.", Type: "server_error", Code: stream.CodeUpstreamError, Retryable: true,
 	}
-	if json.Valid(event) {
+	if len(event) <= maxErrorBody {
 		e.Upstream = compact(event)
 	}
 	fillFrom(e, object)
+	if status, err := strconv.Atoi(e.Code); err == nil { // some name the status it should have had
+		if isRefusal(status) {
+			return unauthorized(status)
+		}
+		e.Retryable = status < 400 || retryable(status)
+	}
 	return e
 }
 
@@ -93,23 +117,35 @@ func fillFrom(e *stream.Error, object []byte) {
 		root = inner
 	}
 	if root.Type == gjson.String {
-		e.Message = root.Str
+		e.Message = clip(root.Str, 4096)
 		return
 	}
 	if m := root.Get("message"); m.Type == gjson.String && m.Str != "" {
-		e.Message = m.Str
+		e.Message = clip(m.Str, 4096)
 	}
 	if t := root.Get("type"); t.Type == gjson.String && t.Str != "" {
-		e.Type = t.Str
+		e.Type = clip(t.Str, 100)
 	}
 	if c := root.Get("code"); c.Type == gjson.String || c.Type == gjson.Number {
-		e.Code = c.String()
+		e.Code = clip(c.String(), 100)
 	}
 	if q := root.Get("param"); q.Type == gjson.String {
-		e.Param = q.Str
+		e.Param = clip(q.Str, 200)
 	}
 }
 
+// clip bounds an upstream's words, at a rune's end.
+func clip(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	for most > 0 && !utf8.RuneStart(s[most]) {
+		most--
+	}
+	return s[:most] + "…"
+}
+
+// compact returns JSON on one line; nil for what is none.
 func compact(body []byte) json.RawMessage {
 	var b bytes.Buffer
 	if json.Compact(&b, body) != nil {
@@ -154,6 +190,10 @@ func notAStream(x *exchange, body []byte) error {
 // itself may hold addresses that are nobody's business.
 func unreachable(err error) error {
 	var dns *net.DNSError
+	var call *url.Error
+	if errors.As(err, &call) {
+		err = call.Err // its URL may have a secret in the query, and errors are logged
+	}
 	why := "the connection failed"
 	switch {
 	case errors.As(err, &dns):
@@ -183,9 +223,13 @@ func retryAfter(header string, now time.Time) time.Duration {
 // secrets are what credentials look like in the texts of errors.
 var secrets = regexp.MustCompile(`\b(?:sk|pk|rk|gsk|xai|key)-[A-Za-z0-9_*.-]{4,}|(?i:bearer)\s+[A-Za-z0-9._~+/-]{8,}=*|\bAIza[A-Za-z0-9_-]{8,}`)
 
+// minSecret keeps a placeholder such as "x", which local servers are content
+// with, from being cut out of every word.
+const minSecret = 8
+
 // scrub removes credentials from an upstream's words.
 func (p *Provider) scrub(text []byte) []byte {
-	if p.key != "" {
+	if len(p.key) >= minSecret {
 		text = bytes.ReplaceAll(text, []byte(p.key), []byte("[removed]"))
 	}
 	return secrets.ReplaceAll(text, []byte("[removed]"))

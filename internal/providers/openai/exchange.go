@@ -93,10 +93,6 @@ func (x *exchange) prepare(req *http.Request) {
 		}
 		req.URL.RawQuery += x.request.Query
 	}
-	// An upstream may close an idle connection just as a call goes out on it.
-	// This name without a value, which is not sent, lets net/http try again on
-	// another one; it does so only if not a byte of an answer has come.
-	req.Header["X-Idempotency-Key"] = []string{}
 	for name, values := range x.request.Header {
 		req.Header[name] = values
 	}

@@ -17,6 +17,7 @@ import (
 	api "github.com/sashabaranov/go-openai"
 	"github.com/tidwall/gjson"
 
+	"weir/internal/chat"
 	"weir/internal/providers"
 	"weir/internal/stream"
 )
@@ -44,6 +45,8 @@ type Provider struct {
 	mu       sync.Mutex
 	models   []json.RawMessage // guarded by mu; the last list
 	modelsAt time.Time         // guarded by mu; when it was asked for
+	failed   error             // guarded by mu; why there was no list when it was last asked for
+	failedAt time.Time         // guarded by mu
 }
 
 // New returns a provider. It calls nobody yet.
@@ -74,7 +77,7 @@ func (p *Provider) Stream(ctx context.Context, req providers.Request, emit strea
 	if err := p.checkStream(x); err != nil {
 		return stream.Outcome{}, err
 	}
-	relay := relay{body: x.body, request: req, emit: emit, scrub: p.scrub}
+	relay := relay{body: x.body, request: req, emit: emit, scrub: p.scrub, meter: chat.NewMeter(req.Body)}
 	return relay.run(ctx)
 }
 
@@ -97,8 +100,12 @@ func (p *Provider) Complete(ctx context.Context, req providers.Request) (provide
 	return providers.Response{Header: ownHeaders(x.header), Body: x.kept}, nil
 }
 
-// modelsFresh is how long a list of models is good: a page asks at every load.
-const modelsFresh = time.Minute
+// How long a list of models is good, for a page asks at every load, and how long
+// a failure stands, for anybody may ask as often as they like.
+const (
+	modelsFresh  = time.Minute
+	failureFresh = 5 * time.Second
+)
 
 // Models implements providers.Provider.
 func (p *Provider) Models(ctx context.Context) ([]json.RawMessage, error) {
@@ -107,16 +114,20 @@ func (p *Provider) Models(ctx context.Context) ([]json.RawMessage, error) {
 	if p.models != nil && time.Since(p.modelsAt) < modelsFresh {
 		return p.models, nil
 	}
+	if p.failed != nil && time.Since(p.failedAt) < failureFresh {
+		return nil, p.failed
+	}
 	x := &exchange{keepBody: true}
 	if _, err := p.client.ListModels(withExchange(ctx, x)); err != nil {
-		return nil, p.failure(ctx, x, err)
+		p.failed, p.failedAt = p.failure(ctx, x, err), time.Now()
+		return nil, p.failed
 	}
 	models := []json.RawMessage{}
 	gjson.GetBytes(x.kept, "data").ForEach(func(_, model gjson.Result) bool {
 		models = append(models, json.RawMessage(model.Raw))
 		return true
 	})
-	p.models, p.modelsAt = models, time.Now()
+	p.models, p.modelsAt, p.failed = models, time.Now(), nil
 	return models, nil
 }
 

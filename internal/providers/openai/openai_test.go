@@ -52,6 +52,26 @@ func TestOneReadIsOneBatch(t *testing.T) {
 	}
 }
 
+// A comment is no event, but it tells that the upstream is alive.
+func TestCommentIsASignOfLife(t *testing.T) {
+	u := upstreamtest.New(t)
+	steps := make(chan string)
+	u.Answer(upstreamtest.Stepwise(steps))
+	p := New(Options{BaseURL: u.URL})
+	defer p.Close()
+	go func() { steps <- ": OPENROUTER PROCESSING\n\n" }()
+	var sizes []int
+	_, err := p.Stream(t.Context(), providers.Request{Body: body}, func(events []stream.Event) error {
+		if sizes = append(sizes, len(events)); len(sizes) == 1 {
+			go func() { steps <- upstreamtest.Answer("x"); close(steps) }()
+		}
+		return nil
+	})
+	if err != nil || len(sizes) < 2 || sizes[0] != 0 {
+		t.Errorf("batches of %v, %v", sizes, err)
+	}
+}
+
 // The connection of an answer that came to its end serves the next call; one
 // that broke off does not.
 func TestConnectionIsUsedAgain(t *testing.T) {
@@ -86,30 +106,23 @@ func TestConnectionIsUsedAgain(t *testing.T) {
 	}
 }
 
-// An upstream that closes a connection it had left open, just as the next call
-// goes out on it, costs no answer.
-func TestConnectionClosedUnderIdle(t *testing.T) {
+// A call whose answer never came is not sent again: the upstream may have
+// worked for it.
+func TestOneRequestIsOneCall(t *testing.T) {
 	u := upstreamtest.New(t)
-	var conns []string
-	u.Answer(func(w http.ResponseWriter, r *http.Request) {
-		conns = append(conns, r.RemoteAddr)
-		if len(conns) == 2 {
-			panic(http.ErrAbortHandler) // the call arrived, the connection closes without an answer
-		}
-		upstreamtest.SSE(upstreamtest.Answer("x"))(w, r)
-	})
+	warm := upstreamtest.SSE(upstreamtest.Answer("x"))
+	u.Answer(warm)
 	p := New(Options{BaseURL: u.URL})
 	defer p.Close()
-	for range 2 {
-		if _, outcome, err := ask(t, p); err != nil || outcome.FinishReason != "stop" {
-			t.Fatalf("got %+v, %v", outcome, err)
-		}
+	if _, _, err := ask(t, p); err != nil {
+		t.Fatal(err)
 	}
-	if len(conns) != 3 || conns[0] != conns[1] || conns[1] == conns[2] {
-		t.Errorf("connections from %v", conns)
+	u.Answer(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	if _, _, err := ask(t, p); stream.AsError(err).Code != stream.CodeUpstreamUnreachable {
+		t.Errorf("got %v", err)
 	}
-	if _, sent := u.Requests()[0].Header["X-Idempotency-Key"]; sent {
-		t.Error("a header of our own was sent")
+	if n := len(u.Requests()); n != 2 {
+		t.Errorf("%d calls for two requests", n)
 	}
 }
 

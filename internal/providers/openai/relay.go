@@ -24,7 +24,7 @@ type relay struct {
 	emit    stream.Emit
 	scrub   func([]byte) []byte
 
-	meter chat.Meter
+	meter *chat.Meter
 	done  bool // [DONE] was seen
 	batch []stream.Event
 }
@@ -77,14 +77,14 @@ func (r *relay) takeRest(decoder *sse.Decoder, readErr error) error {
 		return nil
 	}
 	rest := decoder.Rest()
-	if bytes.Equal(rest, doneMarker) || json.Valid(rest) {
+	if bytes.Equal(bytes.TrimSpace(rest), doneMarker) || json.Valid(rest) {
 		return r.take(sse.Event{Data: rest})
 	}
 	return nil
 }
 
 func (r *relay) take(e sse.Event) error {
-	if bytes.Equal(e.Data, doneMarker) {
+	if bytes.Equal(bytes.TrimSpace(e.Data), doneMarker) {
 		r.done = true
 		return nil
 	}
@@ -104,10 +104,9 @@ func (r *relay) take(e sse.Event) error {
 	return nil
 }
 
+// flush emits what has arrived. If that is no event, a comment say, it still
+// tells that the upstream is alive.
 func (r *relay) flush() error {
-	if len(r.batch) == 0 {
-		return nil
-	}
 	err := r.emit(r.batch)
 	clear(r.batch)
 	r.batch = r.batch[:0]
@@ -135,7 +134,7 @@ func (r *relay) ended(ctx context.Context, readErr error) (stream.Outcome, error
 }
 
 func (r *relay) outcome(whole bool) stream.Outcome {
-	return r.meter.Outcome(r.request.Body, whole)
+	return r.meter.Outcome(whole)
 }
 
 // endWait is how long an answer's last bytes may take after [DONE].

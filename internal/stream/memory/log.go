@@ -76,6 +76,9 @@ func (l *log) seal(terminal stream.Event, now time.Time) error {
 	terminal.Seq = uint64(len(l.events)) + 1
 	terminal.Data = bytes.Clone(terminal.Data)
 	l.events = append(l.events, terminal)
+	size := int64(len(terminal.Data)) + eventOverhead
+	l.bytes += size
+	l.store.bytes.Add(size)
 	l.ended = now
 	close(l.sealed)
 	l.wakeAll()
