@@ -58,9 +58,10 @@ func TestDisconnectIsNoticedWhileIdle(t *testing.T) {
 			}
 			eventually(t, wait, "the stream is cancelled", func() bool { return onlyStream(h).State() == stream.StateCancelled })
 			if first != "" {
-				if usage := onlyStream(h).Booked.Usage; usage == nil || usage.Source != stream.UsagePartial {
-					t.Errorf("%s: booked %v, want a partial usage", tt.name, usage)
-				}
+				eventually(t, wait, tt.name+": a partial usage is booked", func() bool {
+					usage := onlyStream(h).Booked.Usage
+					return usage != nil && usage.Source == stream.UsagePartial
+				})
 			}
 		}
 	}
