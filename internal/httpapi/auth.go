@@ -53,8 +53,7 @@ func newGate(o AccessOptions) *gate {
 var errUnauthorized = &problem{status: http.StatusUnauthorized, code: "invalid_api_key",
 	message: "A client key is needed: send it as \"Authorization: Bearer <key>\". Keys are set in WEIR_API_KEYS."}
 
-// owner says whose streams the caller's are, or that it needs a key. Looking a
-// key up by its hash gives away nothing about the keys there are.
+// owner says whose streams the caller's are, or that it needs a key.
 func (g *gate) owner(c *fiber.Ctx) (string, error) {
 	switch g.mode {
 	case modeLocal:
@@ -62,17 +61,18 @@ func (g *gate) owner(c *fiber.Ctx) (string, error) {
 	case modeAnonymous:
 		return ownerAnonymous, nil
 	}
-	owner, known := g.owners[sha256.Sum256([]byte(bearer(c.Get("Authorization"))))]
+	owner, known := g.ownerOf(bearer(c.Get("Authorization")))
 	if !known {
 		return "", errUnauthorized
 	}
 	return owner, nil
 }
 
-// knows reports whether a credential is a client key.
-func (g *gate) knows(key string) bool {
-	_, known := g.owners[sha256.Sum256([]byte(key))]
-	return known
+// ownerOf returns whose a client key is. Looking it up by its hash gives away
+// nothing about the keys there are.
+func (g *gate) ownerOf(key string) (owner string, known bool) {
+	owner, known = g.owners[sha256.Sum256([]byte(key))]
+	return owner, known
 }
 
 // ownerExists reports whether an owner's key is still among the keys.

@@ -105,9 +105,9 @@ func (s *Server) rejoin(c *fiber.Ctx, d *demand) (place, bool, error) {
 	}
 	status, err := storeCall(func(ctx context.Context) (stream.Status, error) { return s.Log.Claimed(ctx, d.owner, d.key) })
 	switch {
-	case errors.Is(err, stream.ErrNotFound):
+	case errors.Is(err, stream.ErrNotFound) && d.cursor == "":
 		return place{}, false, nil
-	case err != nil:
+	case err != nil: // with a cursor, an unknown stream too: who has been somewhere wants no new one
 		return place{}, true, err
 	}
 	p, err := d.join(status)

@@ -32,6 +32,15 @@ func TestIdempotencyKey(t *testing.T) {
 			t.Errorf("%s: status %d, want 409", name, resp.StatusCode)
 		}
 	}
+	asked := len(h.upstream.Requests())
+	for _, path := range []string{"/v1/streams", "/v1/chat/completions"} {
+		if resp := h.call("POST", path, chatBody, "Idempotency-Key", "never-used", "Last-Event-ID", "3"); resp.StatusCode != 404 {
+			t.Errorf("%s: a cursor of a stream that never was: status %d, want 404", path, resp.StatusCode)
+		}
+	}
+	if n := len(h.upstream.Requests()); n != asked {
+		t.Errorf("a cursor started %d generations", n-asked)
+	}
 	one := h.call("GET", "/v1/stream?prompt=Hi&model=gpt-test&idempotency_key=k2", "")
 	two := h.call("GET", "/v1/stream?prompt=Hi&model=gpt-test&idempotency_key=k2", "")
 	if a, b := one.Header.Get("Weir-Stream-Id"), two.Header.Get("Weir-Stream-Id"); a == "" || a != b {
@@ -56,7 +65,7 @@ func TestIdempotencyKey(t *testing.T) {
 
 	deleted := h.create(promptBody, "Idempotency-Key", "k5")
 	h.call("DELETE", "/v1/streams/"+deleted, "")
-	asked := len(h.upstream.Requests())
+	asked = len(h.upstream.Requests())
 	if resp := h.call("POST", "/v1/streams", promptBody, "Idempotency-Key", "k5"); resp.StatusCode != 410 || len(h.upstream.Requests()) != asked {
 		t.Errorf("the key of a deleted stream: status %d", resp.StatusCode)
 	}

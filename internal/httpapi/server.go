@@ -159,7 +159,8 @@ const strangerBody = 64 << 10
 
 // limitStrangers looks at a request's head before its body is read.
 func (s *Server) limitStrangers(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
-	if s.gate.mode == modeKeys && !s.gate.knows(bearer(string(h.Peek("Authorization")))) {
+	_, known := s.gate.ownerOf(bearer(string(h.Peek("Authorization"))))
+	if s.gate.mode == modeKeys && !known {
 		return fasthttp.RequestConfig{MaxRequestBodySize: min(strangerBody, s.BodyLimit)}
 	}
 	return fasthttp.RequestConfig{MaxRequestBodySize: s.BodyLimit}

@@ -182,8 +182,7 @@ func notAStream(x *exchange, body []byte) error {
 	if len(body) == 0 {
 		kind = "nothing"
 	}
-	e := invalid(x.status, "The upstream answered "+printable(kind)+" where an answer of the model was due. Is the base URL right?")
-	return e
+	return invalid(x.status, "The upstream answered "+printable(kind)+" where an answer of the model was due. Is the base URL right?")
 }
 
 // unreachable says in a few words why there was no answer at all. The error
