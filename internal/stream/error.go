@@ -16,7 +16,9 @@ const (
 	CodeUpstreamInvalid      = "upstream_invalid"   // the answer is no stream of events
 	CodeUpstreamError        = "upstream_error"
 	CodeTooLarge             = "stream_too_large"
-	CodeInterrupted          = "interrupted" // this server stopped
+	CodeInterrupted          = "interrupted"   // the server stopped, or crashed
+	CodeProducerLost         = "producer_lost" // the replica that generated it is gone
+	CodeLogDamaged           = "log_damaged"   // the stored log lost events
 	CodeCancelled            = "cancelled"
 	CodeInternal             = "internal_error"
 )
@@ -36,6 +38,30 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+// Interrupted is the end of a generation whose server stopped or crashed.
+func Interrupted() *Error {
+	return &Error{
+		Message: "The server stopped before the answer was complete.",
+		Type:    "server_error", Code: CodeInterrupted, Retryable: true,
+	}
+}
+
+// ProducerLost is the end of a generation whose replica no longer answers.
+func ProducerLost() *Error {
+	return &Error{
+		Message: "The server that generated the answer was lost before it was complete.",
+		Type:    "server_error", Code: CodeProducerLost, Retryable: true,
+	}
+}
+
+// LogDamaged is the end of a stream of whose log a part can't be read any more.
+func LogDamaged() *Error {
+	return &Error{
+		Message: "A part of the stored answer is damaged; what follows here is lost.",
+		Type:    "server_error", Code: CodeLogDamaged, Retryable: true,
+	}
+}
 
 type errorJSON struct {
 	Message        string          `json:"message"`

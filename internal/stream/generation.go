@@ -222,10 +222,7 @@ func (g *generation) conclude(outcome Outcome, err error) End {
 		end.State = StateCancelled
 	case errors.Is(err, errInterrupted):
 		end.State = StateError
-		end.Error = &Error{
-			Message: "The server stopped before the answer was complete.", Type: "server_error",
-			Code: CodeInterrupted, Retryable: true,
-		}
+		end.Error = Interrupted()
 	default:
 		end.State = StateError
 		end.Error = AsError(err)

@@ -85,9 +85,11 @@ type Store interface {
 type Writer interface {
 	// Append adds the events, none of them terminal, in order and sets their
 	// Seq; it keeps a copy of the data. Once it returns, readers and Status show
-	// them; a reader sees none before its store has it. It returns ErrSealed
-	// when the log has ended, ErrFenced when another owner has taken over;
-	// then nothing was written.
+	// them; a reader sees none before its store has it. A store that is out of
+	// reach for a moment may take a bounded amount in hand and return: readers
+	// see it once the store has it, and a Seal by the owner comes after it. It
+	// returns ErrSealed when the log has ended, ErrFenced when another owner
+	// has taken over, ErrFull when there is no room; then nothing was written.
 	Append(ctx context.Context, events []Event) error
 	// Sealed is closed when the log has its terminal event, whoever wrote it.
 	Sealed() <-chan struct{}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"weir/internal/stream"
+	"weir/internal/stream/live"
 )
 
 // Options of a Store. The zero value keeps everything for 24 hours.
@@ -45,11 +46,8 @@ type Store struct {
 
 type claim struct{ owner, key string }
 
-// What a stream and an event take besides their payload, about.
-const (
-	logOverhead   = 1 << 10
-	eventOverhead = 64
-)
+// logOverhead is what a stream takes besides its events, about.
+const logOverhead = 1 << 10
 
 // maxGone bounds the memory of forgotten streams: of one more, only the age of
 // its id will tell.
@@ -97,7 +95,7 @@ func (s *Store) Create(_ context.Context, meta stream.Meta) (stream.Writer, erro
 	if !s.makeRoom() {
 		return nil, stream.ErrFull
 	}
-	l := &log{meta: meta, store: s, sealed: make(chan struct{}), bytes: logOverhead}
+	l := &log{Log: live.New(), meta: meta, store: s}
 	s.bytes.Add(logOverhead)
 	s.logs[meta.ID] = l
 	if c.key != "" {
@@ -115,7 +113,7 @@ func (s *Store) Open(_ context.Context, id string, after uint64) (stream.Reader,
 	if err != nil {
 		return nil, err
 	}
-	return &reader{log: l, seen: after, wake: make(chan struct{}, 1)}, nil
+	return l.Log.Open(after), nil
 }
 
 // Seal implements stream.Store.
