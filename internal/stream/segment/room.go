@@ -1,0 +1,103 @@
+package segment
+
+import (
+	"fmt"
+
+	"weir/internal/stream"
+)
+
+// makeRoom sees to it that a stream may be created: while the directory is too
+// large, the streams that ended first are evicted. The caller holds mu.
+func (s *Store) makeRoom() error {
+	if s.memoryFull() {
+		return fmt.Errorf("segment: running streams take all the memory they may: %w", stream.ErrFull)
+	}
+	if s.maxBytes == 0 || s.shelf.size() < s.maxBytes {
+		return nil
+	}
+	for s.shelf.size() >= s.maxBytes {
+		var err error
+		if yard := s.shelf.graveyard(); yard != 0 {
+			err = s.moveGraves(yard)
+		} else if len(s.ended) > 0 {
+			err = s.evict(s.ended[:min(len(s.ended), evictAtOnce)])
+		} else {
+			err = stream.ErrFull
+		}
+		if err != nil {
+			return fmt.Errorf("segment: make room: %w", err)
+		}
+	}
+	s.sweepSoon()
+	return nil
+}
+
+// evictAtOnce is how many streams make room with one write.
+const evictAtOnce = 32
+
+// evict forgets ended streams before their time. The caller holds mu.
+func (s *Store) evict(entries []*entry) error {
+	entries = append([]*entry(nil), entries...) // forget takes them out of s.ended
+	graves := make([]*tombstone, len(entries))
+	for i, e := range entries {
+		graves[i] = newTombstone(e, kindEvicted)
+	}
+	if err := s.commitGraves(graves); err != nil {
+		return err
+	}
+	for i, e := range entries {
+		s.forget(e)
+		s.bury(graves[i])
+		s.shelf.release(&e.span)
+	}
+	return nil
+}
+
+// moveGraves writes a segment's tombstones anew, into the newest one. The
+// caller holds mu.
+func (s *Store) moveGraves(from uint32) error {
+	var old, moved []*tombstone
+	for _, g := range s.buried {
+		if s.shelf.over(&g.span, from) {
+			again := &tombstone{grave: g.grave, kind: g.kind, created: g.created, span: span{grave: true}}
+			old, moved = append(old, g), append(moved, again)
+		}
+	}
+	if err := s.commitGraves(moved); err != nil {
+		return err
+	}
+	for i, g := range old {
+		s.replaceGrave(g, moved[i])
+		s.shelf.release(&g.span)
+	}
+	return nil
+}
+
+// replaceGrave puts a tombstone in another's place. The caller holds mu.
+func (s *Store) replaceGrave(old, now *tombstone) {
+	s.graves[now.id] = now
+	for i, g := range s.buried {
+		if g == old {
+			s.buried[i] = now
+		}
+	}
+}
+
+// commitGraves writes tombstones in one go. An error says that some may not be
+// written; those that are do no harm.
+func (s *Store) commitGraves(graves []*tombstone) error {
+	commits := make([]*commit, len(graves))
+	for i, g := range graves {
+		commits[i] = g.commit()
+	}
+	s.journal.commitAll(commits)
+	for _, c := range commits {
+		if c.err != nil {
+			for _, g := range graves {
+				s.shelf.release(&g.span)
+			}
+			return c.err
+		}
+	}
+	return nil
+}
