@@ -238,6 +238,7 @@ func (r *Runner) unregister(g *generation) {
 // run is a generation's life: produce, then end in one terminal event, then
 // book what is known of it.
 func (r *Runner) run(ctx context.Context, g *generation) {
+	g.heard() // the upstream is asked only now, however long the store took
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)

@@ -228,6 +228,53 @@ func TestAppendHangs(t *testing.T) {
 	})
 }
 
+// A store that is slow, or gone for a while, is not the upstream's silence: the
+// clock of that starts again when the append has returned.
+func TestSlowAppendIsNotTheUpstreamsSilence(t *testing.T) {
+	limits := stream.Limits{FirstToken: 10 * time.Second, Idle: 5 * time.Second}
+	slow := func(nth int, took time.Duration) func(log stream.Log) stream.Log {
+		return func(log stream.Log) stream.Log {
+			return &faulty{Log: log, append: func(ctx context.Context, _ string, n int) error {
+				if n == nth {
+					return wait(ctx, took)
+				}
+				return nil
+			}}
+		}
+	}
+	const s = time.Second
+	tests := []struct {
+		name   string
+		nth    int
+		took   time.Duration
+		pauses []time.Duration // before each token; then silence
+		at     time.Duration   // of the upstream's timeout
+	}{
+		{"of the start", 1, 60 * s, nil, 70 * s},
+		{"of the first token", 2, 61 * s, []time.Duration{9 * s}, 75 * s},
+		{"between tokens", 3, 61 * s, []time.Duration{1 * s, 4 * s, 4 * s}, 1*s + 4*s + 61*s + 4*s + 5*s},
+		{"about as long as the limit", 3, 5 * s, []time.Duration{1 * s, 4 * s, 4 * s}, 1*s + 4*s + 5*s + 4*s + 5*s},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			bubbleOver(t, limits, slow(test.nth, test.took), func(h *harness) {
+				_, end := h.run(func(ctx context.Context, emit stream.Emit) (stream.Outcome, error) {
+					for _, pause := range append(test.pauses, time.Hour) {
+						if err := errors.Join(wait(ctx, pause), emit(token("a"))); err != nil {
+							return partial(0), err
+						}
+					}
+					return stream.Outcome{}, nil
+				})
+				h.wantEnd(end, stream.StateError, stream.CodeUpstreamTimeout, test.at)
+				if end.Events != len(test.pauses) {
+					h.Errorf("%d events", end.Events)
+				}
+			})
+		})
+	}
+}
+
 func TestSealFails(t *testing.T) {
 	tests := []struct {
 		name string
