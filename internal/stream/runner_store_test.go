@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"weir/internal/stream"
-	"weir/internal/stream/storetest"
 )
 
 // faulty is a store that answers as the test says before it does its work.
@@ -275,34 +274,6 @@ func TestSlowAppendIsNotTheUpstreamsSilence(t *testing.T) {
 	}
 }
 
-func TestSealFails(t *testing.T) {
-	tests := []struct {
-		name string
-		seal func(context.Context) error
-		want error
-		at   time.Duration
-	}{
-		{"with an error", fails(stream.ErrUnavailable), stream.ErrUnavailable, 2 * time.Second},
-		{"without an answer", hangs, context.DeadlineExceeded, 7 * time.Second},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			over(t, &faulty{seal: test.seal}, func(h *harness) {
-				id, _ := h.start(patient, tokens(2, time.Second))
-				h.pass(2 * time.Second)
-				h.wantDrained(5 * time.Second)
-				end := h.seen.end(h.T, id)
-				if !errors.Is(end.Err, test.want) || end.at != test.at || end.Events != 2 {
-					h.Errorf("the observer was told %v of %d events after %v", end.Err, end.Events, end.at)
-				}
-				if status := h.status(id); !status.Running() || status.LastSeq != 3 {
-					h.Errorf("%s with %d events", status.State(), status.LastSeq)
-				}
-			})
-		})
-	}
-}
-
 func TestCancelFails(t *testing.T) {
 	store := &faulty{seal: fails(stream.ErrUnavailable)}
 	over(t, store, func(h *harness) {
@@ -314,45 +285,6 @@ func TestCancelFails(t *testing.T) {
 		store.seal = nil
 		_, end := h.end(id)
 		h.wantEnd(end, stream.StateDone, "", 2*time.Second)
-	})
-}
-
-// The owner can't read who ended its stream, and takes it for a cancel.
-func TestStatusFailsAfterCancel(t *testing.T) {
-	store := &faulty{status: fails(stream.ErrUnavailable)}
-	over(t, store, func(h *harness) {
-		id, _ := h.start(patient, tokens(2, time.Second))
-		h.cancel(id)
-		h.pass(0)
-		h.wantDrained(0)
-		store.status = nil
-		_, end := h.end(id)
-		h.wantEnd(end, stream.StateCancelled, "", 0)
-	})
-}
-
-func TestBookFails(t *testing.T) {
-	over(t, &faulty{booking: fails(stream.ErrUnavailable)}, func(h *harness) {
-		events, end := h.run(tokens(2, time.Second))
-		h.wantEnd(end, stream.StateDone, "", 2*time.Second)
-		if !errors.Is(end.Err, stream.ErrUnavailable) || len(events) != 4 {
-			h.Errorf("the observer was told %v; %d events", end.Err, len(events))
-		}
-		storetest.CheckLog(h, h.log, end.ID)
-	})
-}
-
-func TestBookHangs(t *testing.T) {
-	over(t, &faulty{booking: hangs}, func(h *harness) {
-		id, _ := h.start(patient, tokens(2, time.Second))
-		h.pass(2 * time.Second)
-		if status := h.status(id); status.State() != stream.StateDone {
-			h.Errorf("%s: readers wait for the booking", status.State())
-		}
-		h.wantDrained(5 * time.Second)
-		if end := h.seen.end(h.T, id); !errors.Is(end.Err, context.DeadlineExceeded) || end.at != 7*time.Second {
-			h.Errorf("the observer was told %v after %v", end.Err, end.at)
-		}
 	})
 }
 
