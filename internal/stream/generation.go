@@ -27,6 +27,7 @@ type generation struct {
 	unreadSince time.Time // guarded by mu; meaningless while there are readers
 	firstToken  time.Time // guarded by mu; zero before it
 	lastHeard   time.Time // guarded by mu; of the upstream: a token, or a sign of life
+	appending   bool      // guarded by mu; the store has the floor, not the upstream
 	events      int       // guarded by mu
 	bytes       int64     // guarded by mu
 }
@@ -74,7 +75,7 @@ func (g *generation) emit(ctx context.Context, observer Observer, events []Event
 	if err != nil {
 		return err
 	}
-	if err := g.writer.Append(ctx, events); err != nil {
+	if err := g.append(ctx, events); err != nil {
 		return fmt.Errorf("append: %w", err)
 	}
 	if g.account(len(events), size) {
@@ -82,6 +83,21 @@ func (g *generation) emit(ctx context.Context, observer Observer, events []Event
 		observer.FirstToken(g.meta, time.Since(g.started))
 	}
 	return nil
+}
+
+// append is the writer's. Who appends does not read from the upstream, so a store
+// that is slow, or gone for a minute, is not the upstream's silence.
+func (g *generation) append(ctx context.Context, events []Event) error {
+	g.setAppending(true)
+	defer g.setAppending(false)
+	return g.writer.Append(ctx, events)
+}
+
+func (g *generation) setAppending(now bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.appending = now
+	g.lastHeard = time.Now()
 }
 
 // measure returns the events' size and refuses those that may not be appended.
@@ -114,9 +130,8 @@ func (g *generation) heard() {
 func (g *generation) account(events int, size int64) (first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.lastHeard = time.Now()
 	if first = g.events == 0; first {
-		g.firstToken = g.lastHeard
+		g.firstToken = time.Now()
 	}
 	g.events += events
 	g.bytes += size
@@ -162,11 +177,17 @@ func (g *generation) patience(now time.Time) (wait time.Duration, reason error) 
 	if g.readers == 0 {
 		consider(g.unreadSince, g.unread, errUnread)
 	}
+	heard := g.lastHeard
+	if g.appending {
+		// The clock starts again when the append returns, which is later: until
+		// then a look in time is all that is needed.
+		heard = now
+	}
 	if g.events == 0 && g.limits.FirstToken > 0 {
-		consider(g.lastHeard, g.limits.FirstToken, silence("before its first token", g.limits.FirstToken))
+		consider(heard, g.limits.FirstToken, silence("before its first token", g.limits.FirstToken))
 	}
 	if g.events > 0 && g.limits.Idle > 0 {
-		consider(g.lastHeard, g.limits.Idle, silence("between two tokens", g.limits.Idle))
+		consider(heard, g.limits.Idle, silence("between two tokens", g.limits.Idle))
 	}
 	return wait, reason
 }

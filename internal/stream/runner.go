@@ -73,10 +73,6 @@ var (
 	errInterrupted = errors.New("the server stopped")
 )
 
-// storeTimeout is how long a store may take to answer before a write that ends
-// a generation is given up.
-const storeTimeout = 5 * time.Second
-
 // Runner owns every generation of this process: it starts them, watches over
 // them, and ends each in exactly one terminal event.
 type Runner struct {
@@ -84,11 +80,12 @@ type Runner struct {
 	limits   Limits
 	observer Observer
 
-	running sync.WaitGroup // one for each generation; added to under mu, before draining
+	running  sync.WaitGroup     // one for each generation; added to under mu, before draining
+	grace    context.Context    // ends when a drain's grace is over
+	endGrace context.CancelFunc // called under mu
 
 	mu          sync.Mutex
 	draining    bool                   // guarded by mu
-	interrupted bool                   // guarded by mu; the drain's grace is over
 	generations map[string]*generation // guarded by mu; those that run here
 }
 
@@ -97,7 +94,9 @@ func NewRunner(log Log, limits Limits, observer Observer) *Runner {
 	if observer == nil {
 		observer = unobserved{}
 	}
-	return &Runner{log: log, limits: limits, observer: observer, generations: map[string]*generation{}}
+	r := &Runner{log: log, limits: limits, observer: observer, generations: map[string]*generation{}}
+	r.grace, r.endGrace = context.WithCancel(context.Background())
+	return r
 }
 
 // Start creates the stream, with its start event in the log, and begins its
@@ -200,7 +199,7 @@ func (r *Runner) Drain(ctx context.Context) {
 	case <-ctx.Done():
 	}
 	r.mu.Lock()
-	r.interrupted = true
+	r.endGrace()
 	for _, g := range r.generations {
 		g.cancel(errInterrupted)
 	}
@@ -224,7 +223,7 @@ func (r *Runner) register(g *generation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.generations[g.meta.ID] = g
-	if r.interrupted {
+	if r.grace.Err() != nil {
 		g.cancel(errInterrupted)
 	}
 }
@@ -238,6 +237,7 @@ func (r *Runner) unregister(g *generation) {
 // run is a generation's life: produce, then end in one terminal event, then
 // book what is known of it.
 func (r *Runner) run(ctx context.Context, g *generation) {
+	g.heard() // the upstream is asked only now, however long the store took
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
@@ -256,31 +256,6 @@ func (r *Runner) run(ctx context.Context, g *generation) {
 		end.Ending, end.Err = r.seal(g, end)
 	}
 	r.observer.Ended(end)
-}
-
-// seal writes the terminal event, unless somebody else has, and books the
-// summary. It returns how the stream ended in the log.
-func (r *Runner) seal(g *generation, end End) (Ending, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-
-	ending, err := end.Ending, end.Err
-	sealErr := r.log.Seal(ctx, g.meta.ID, ending.event())
-	switch {
-	case errors.Is(sealErr, ErrSealed):
-		if status, statusErr := r.log.Status(ctx, g.meta.ID); statusErr == nil {
-			if sealed, readErr := ReadEnding(status.Terminal); readErr == nil {
-				sealed.Summary = ending.Summary
-				ending = sealed
-			}
-		}
-	case sealErr != nil:
-		err = errors.Join(err, fmt.Errorf("seal: %w", sealErr))
-	}
-	if bookErr := g.writer.Book(ctx, ending.Summary); bookErr != nil {
-		err = errors.Join(err, fmt.Errorf("book: %w", bookErr))
-	}
-	return ending, err
 }
 
 type unobserved struct{}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"weir/internal/stream"
-	"weir/internal/stream/storetest"
 )
 
 // faulty is a store that answers as the test says before it does its work.
@@ -228,28 +227,47 @@ func TestAppendHangs(t *testing.T) {
 	})
 }
 
-func TestSealFails(t *testing.T) {
+// A store that is slow, or gone for a while, is not the upstream's silence: the
+// clock of that starts again when the append has returned.
+func TestSlowAppendIsNotTheUpstreamsSilence(t *testing.T) {
+	limits := stream.Limits{FirstToken: 10 * time.Second, Idle: 5 * time.Second}
+	slow := func(nth int, took time.Duration) func(log stream.Log) stream.Log {
+		return func(log stream.Log) stream.Log {
+			return &faulty{Log: log, append: func(ctx context.Context, _ string, n int) error {
+				if n == nth {
+					return wait(ctx, took)
+				}
+				return nil
+			}}
+		}
+	}
+	const s = time.Second
 	tests := []struct {
-		name string
-		seal func(context.Context) error
-		want error
-		at   time.Duration
+		name   string
+		nth    int
+		took   time.Duration
+		pauses []time.Duration // before each token; then silence
+		at     time.Duration   // of the upstream's timeout
 	}{
-		{"with an error", fails(stream.ErrUnavailable), stream.ErrUnavailable, 2 * time.Second},
-		{"without an answer", hangs, context.DeadlineExceeded, 7 * time.Second},
+		{"of the start", 1, 60 * s, nil, 70 * s},
+		{"of the first token", 2, 61 * s, []time.Duration{9 * s}, 75 * s},
+		{"between tokens", 3, 61 * s, []time.Duration{1 * s, 4 * s, 4 * s}, 1*s + 4*s + 61*s + 4*s + 5*s},
+		{"about as long as the limit", 3, 5 * s, []time.Duration{1 * s, 4 * s, 4 * s}, 1*s + 4*s + 5*s + 4*s + 5*s},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			over(t, &faulty{seal: test.seal}, func(h *harness) {
-				id, _ := h.start(patient, tokens(2, time.Second))
-				h.pass(2 * time.Second)
-				h.wantDrained(5 * time.Second)
-				end := h.seen.end(h.T, id)
-				if !errors.Is(end.Err, test.want) || end.at != test.at || end.Events != 2 {
-					h.Errorf("the observer was told %v of %d events after %v", end.Err, end.Events, end.at)
-				}
-				if status := h.status(id); !status.Running() || status.LastSeq != 3 {
-					h.Errorf("%s with %d events", status.State(), status.LastSeq)
+			bubbleOver(t, limits, slow(test.nth, test.took), func(h *harness) {
+				_, end := h.run(func(ctx context.Context, emit stream.Emit) (stream.Outcome, error) {
+					for _, pause := range append(test.pauses, time.Hour) {
+						if err := errors.Join(wait(ctx, pause), emit(token("a"))); err != nil {
+							return partial(0), err
+						}
+					}
+					return stream.Outcome{}, nil
+				})
+				h.wantEnd(end, stream.StateError, stream.CodeUpstreamTimeout, test.at)
+				if end.Events != len(test.pauses) {
+					h.Errorf("%d events", end.Events)
 				}
 			})
 		})
@@ -267,45 +285,6 @@ func TestCancelFails(t *testing.T) {
 		store.seal = nil
 		_, end := h.end(id)
 		h.wantEnd(end, stream.StateDone, "", 2*time.Second)
-	})
-}
-
-// The owner can't read who ended its stream, and takes it for a cancel.
-func TestStatusFailsAfterCancel(t *testing.T) {
-	store := &faulty{status: fails(stream.ErrUnavailable)}
-	over(t, store, func(h *harness) {
-		id, _ := h.start(patient, tokens(2, time.Second))
-		h.cancel(id)
-		h.pass(0)
-		h.wantDrained(0)
-		store.status = nil
-		_, end := h.end(id)
-		h.wantEnd(end, stream.StateCancelled, "", 0)
-	})
-}
-
-func TestBookFails(t *testing.T) {
-	over(t, &faulty{booking: fails(stream.ErrUnavailable)}, func(h *harness) {
-		events, end := h.run(tokens(2, time.Second))
-		h.wantEnd(end, stream.StateDone, "", 2*time.Second)
-		if !errors.Is(end.Err, stream.ErrUnavailable) || len(events) != 4 {
-			h.Errorf("the observer was told %v; %d events", end.Err, len(events))
-		}
-		storetest.CheckLog(h, h.log, end.ID)
-	})
-}
-
-func TestBookHangs(t *testing.T) {
-	over(t, &faulty{booking: hangs}, func(h *harness) {
-		id, _ := h.start(patient, tokens(2, time.Second))
-		h.pass(2 * time.Second)
-		if status := h.status(id); status.State() != stream.StateDone {
-			h.Errorf("%s: readers wait for the booking", status.State())
-		}
-		h.wantDrained(5 * time.Second)
-		if end := h.seen.end(h.T, id); !errors.Is(end.Err, context.DeadlineExceeded) || end.at != 7*time.Second {
-			h.Errorf("the observer was told %v after %v", end.Err, end.at)
-		}
 	})
 }
 

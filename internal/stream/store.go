@@ -77,7 +77,7 @@ type Store interface {
 	Open(ctx context.Context, id string, after uint64) (Reader, error)
 	// Seal appends the terminal event, keeps a copy of its data and gives it its
 	// seq. Anyone may seal: the order of the log settles who came first, the
-	// others get ErrSealed.
+	// others get ErrSealed; so does one who repeats a seal whose answer was lost.
 	Seal(ctx context.Context, id string, terminal Event) error
 }
 
@@ -94,7 +94,8 @@ type Writer interface {
 	// Sealed is closed when the log has its terminal event, whoever wrote it.
 	Sealed() <-chan struct{}
 	// Book leaves the owner's account beside the sealed log, and ends the
-	// writer. A log forgotten meanwhile is not an error.
+	// writer. A log forgotten meanwhile is not an error. After an error it may
+	// be called again.
 	Book(ctx context.Context, summary Summary) error
 }
 

@@ -62,33 +62,51 @@ func testCopies(f *fixture) {
 	}
 }
 
-func testPayloads(f *fixture) {
-	events := []stream.Event{
+// payloads are events that a store may be tempted to change.
+func payloads() []stream.Event {
+	return []stream.Event{
 		{Type: stream.TypeStart, Data: []byte(`{"id":"x"}`)},
 		{Type: "message_delta", Data: []byte("two\nlines\r\nand\x00a zero")},
 		{Type: "only.a-type/with:signs and spaces"},
 		{Type: stream.TypeToken, Data: []byte{}},
 		{Type: stream.TypeToken, Data: []byte("not UTF-8: \xff\xfe")},
 		{Type: "日本語", Data: []byte("日本語 🌊")},
+		{Type: "large", Data: bytes.Repeat([]byte("0123456789abcde\xff"), 64<<10)},
+		{Type: stream.TypeToken, Data: []byte("small again")},
 	}
-	w := f.create()
-	live := f.open(w.id, 0)
-	sent := append([]stream.Event(nil), events...)
+}
+
+// appendPayloads appends them, some together and some alone.
+func (f *fixture) appendPayloads(w *pen) {
+	f.Helper()
+	sent := payloads()
 	f.must("Append", w.Append(f.ctx, sent[:2]))
 	for i := 2; i < len(sent); i++ {
 		f.must("Append", w.Append(f.ctx, sent[i:i+1]))
 	}
-	for _, log := range [][]stream.Event{f.news(live), CheckLog(f, f.log, w.id)} {
-		if len(log) != len(events) {
-			f.Fatalf("%d events, want %d", len(log), len(events))
-		}
-		for i, want := range events {
-			want.Seq = uint64(i) + 1
-			if !same(log[i], want) {
-				f.Errorf("got %s, want %s", show(log[i]), show(want))
-			}
+}
+
+// wantPayloads checks that a log begins with them, and has more events more.
+func (f *fixture) wantPayloads(what string, log []stream.Event, more int) {
+	f.Helper()
+	want := payloads()
+	if len(log) != len(want)+more {
+		f.Fatalf("%s: %d events, want %d", what, len(log), len(want)+more)
+	}
+	for i, e := range want {
+		e.Seq = uint64(i) + 1
+		if !same(log[i], e) {
+			f.Errorf("%s: got %s, want %s", what, show(log[i]), show(e))
 		}
 	}
+}
+
+func testPayloads(f *fixture) {
+	w := f.create()
+	live := f.open(w.id, 0)
+	f.appendPayloads(w)
+	f.wantPayloads("a live reader", f.news(live), 0)
+	f.wantPayloads("the log", CheckLog(f, f.log, w.id), 0)
 }
 
 func testLargeEvents(f *fixture) {

@@ -44,16 +44,17 @@ func testUsedID(f *fixture) {
 func testUsedIDRace(f *fixture) {
 	for range 20 {
 		meta := f.meta("ann")
-		won := f.raceCreate(8, func(int) stream.Meta { return meta }, stream.ErrExists)
+		won := f.raceCreate(nil, 8, func(int) stream.Meta { return meta }, stream.ErrExists)
 		if len(won) != 1 {
 			f.Errorf("%d creates of one id won", len(won))
 		}
 	}
 }
 
-// raceCreate creates n streams at once, and returns those that it could. The
-// others must fail with want; nil is a *ClaimedError.
-func (f *fixture) raceCreate(n int, meta func(i int) stream.Meta, want error) (won []stream.Meta) {
+// raceCreate creates n streams at once, every other one at the other store when
+// there is one, and returns those that it could. The others must fail with want;
+// nil is a *ClaimedError.
+func (f *fixture) raceCreate(other *fixture, n int, meta func(i int) stream.Meta, want error) (won []stream.Meta) {
 	var (
 		mu    sync.Mutex
 		all   sync.WaitGroup
@@ -61,10 +62,13 @@ func (f *fixture) raceCreate(n int, meta func(i int) stream.Meta, want error) (w
 		lost  []*stream.ClaimedError
 	)
 	for i := range n {
-		m := meta(i)
+		m, at := meta(i), f
+		if other != nil && i%2 == 1 {
+			at = other
+		}
 		all.Go(func() {
 			<-start
-			_, err := f.tryCreate(m)
+			_, err := at.tryCreate(m)
 			mu.Lock()
 			defer mu.Unlock()
 			var claimed *stream.ClaimedError
@@ -135,7 +139,7 @@ func testKey(f *fixture) {
 func testKeyRace(f *fixture) {
 	for round := range 20 {
 		key := fmt.Sprint("key ", round)
-		won := f.raceCreate(8, func(int) stream.Meta { return f.keyed("ann", key) }, nil)
+		won := f.raceCreate(nil, 8, func(int) stream.Meta { return f.keyed("ann", key) }, nil)
 		if len(won) != 1 {
 			f.Fatalf("%d creates won one key", len(won))
 		}
@@ -173,7 +177,7 @@ func testKeyFreed(f *fixture) {
 		if !f.status(w.id).FailedBeforeToken() {
 			f.Fatal("the stream did not fail before its first token")
 		}
-		won := f.raceCreate(4, func(int) stream.Meta { return f.keyed("ann", key) }, nil)
+		won := f.raceCreate(nil, 4, func(int) stream.Meta { return f.keyed("ann", key) }, nil)
 		if len(won) != 1 {
 			f.Fatalf("%d creates won a freed key", len(won))
 		}

@@ -28,11 +28,18 @@ type fixture struct {
 	ids []string // guarded by mu; the streams created, checked in the end
 }
 
-func newFixture(t *testing.T, open func(t *testing.T, o Options) stream.Log) *fixture {
+// newFixture returns one that has no store yet.
+func newFixture(t *testing.T) *fixture {
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	t.Cleanup(cancel)
-	c := &clock{now: time.Now()}
-	return &fixture{T: t, ctx: ctx, clock: c, log: open(t, Options{Retention: retention, Now: c.Now})}
+	return &fixture{T: t, ctx: ctx, clock: &clock{now: time.Now()}}
+}
+
+func (f *fixture) options() Options { return Options{Retention: retention, Now: f.clock.Now} }
+
+// on is the same test at another store.
+func (f *fixture) on(log stream.Log) *fixture {
+	return &fixture{T: f.T, ctx: f.ctx, clock: f.clock, log: log}
 }
 
 type clock struct {
@@ -88,7 +95,7 @@ func (f *fixture) tryCreate(meta stream.Meta) (*pen, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ids = append(f.ids, meta.ID)
-	return &pen{Writer: w, f: f, id: meta.ID}, nil
+	return &pen{Writer: w, f: f, id: meta.ID, meta: meta}, nil
 }
 
 // ended makes a stream of two tokens that is done.
@@ -212,9 +219,10 @@ func (f *fixture) checkLogs() {
 // pen writes tokens that say where they belong.
 type pen struct {
 	stream.Writer
-	f  *fixture
-	id string
-	n  uint64 // acknowledged events
+	f    *fixture
+	id   string
+	meta stream.Meta
+	n    uint64 // acknowledged events
 }
 
 func token(id string, seq uint64) string { return fmt.Sprintf("%s.%d", id, seq) }

@@ -13,7 +13,9 @@ var forgetTests = []test{
 	{"Delete by many", testDeleteRace},
 	{"Delete leaves readers alone", testDeleteReaders},
 	{"Book of a forgotten log", testBookForgotten},
+	{"Book of an expired log", testBookExpired},
 	{"the retention begins with the end", testRetention},
+	{"the retention leaves readers alone", testRetentionReaders},
 	{"an id tells its age", testOldID},
 	{"a forgotten stream expires too", testForgottenExpires},
 }
@@ -101,6 +103,47 @@ func testBookForgotten(f *fixture) {
 	f.must("Delete", f.log.Delete(f.ctx, w.id))
 	f.must("Book", w.Book(f.ctx, bookedSummary()))
 	f.wantAllGone("after Book", w.id, "ann")
+}
+
+func testBookExpired(f *fixture) {
+	w := f.ended(f.meta("ann"))
+	f.clock.advance(retention + time.Minute)
+	f.create() // whoever comes next sweeps
+	f.must("Book", w.Book(f.ctx, bookedSummary()))
+	_, err := f.log.Status(f.ctx, w.id)
+	f.wantErr("Status after Book", err, stream.ErrGone)
+}
+
+// A slow reader of a long answer is not cut off when the answer's time is up:
+// it has begun in time, and a body that breaks off would send it to a 410.
+func testRetentionReaders(f *fixture) {
+	w := f.create()
+	for range 40 {
+		w.append(100) // more than a store may hold ready for a reader
+	}
+	waiting := f.open(w.id, w.n)
+	f.news(waiting)
+	w.seal(done())
+	fresh, late := f.open(w.id, 0), f.open(w.id, 3000)
+	half := f.open(w.id, 0)
+	var seen []stream.Event
+	for len(seen) == 0 {
+		var err error
+		seen, err = half.Next(nil)
+		f.must("Next", err)
+	}
+	f.wantEvents("half read in time", w.id, seen, 1, uint64(len(seen)))
+
+	f.clock.advance(retention + time.Minute)
+	for range 3 {
+		f.ended(f.meta("bob"))
+	}
+	_, err := f.log.Open(f.ctx, w.id, 0)
+	f.wantErr("Open", err, stream.ErrGone)
+	f.wantEvents("opened in time", w.id, f.follow(fresh), 1, w.n+1)
+	f.wantEvents("opened in time, far on", w.id, f.follow(late), 3001, w.n+1)
+	f.wantEvents("half read in time", w.id, f.follow(half), uint64(len(seen))+1, w.n+1)
+	f.wantEvents("waiting in time", w.id, f.follow(waiting), w.n+1, w.n+1)
 }
 
 func testRetention(f *fixture) {

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"runtime"
@@ -15,6 +16,7 @@ var sealTests = []test{
 	{"nothing follows", testNothingFollows},
 	{"an empty log", testSealEmpty},
 	{"an unknown id", testSealUnknown},
+	{"keeps the terminal event as it is", testSealKeeps},
 	{"races with append", testSealAgainstAppend},
 	{"Sealed closes whoever seals", testSealed},
 	{"Book is beside the log", testBook},
@@ -88,6 +90,24 @@ func testSealEmpty(f *fixture) {
 
 func testSealUnknown(f *fixture) {
 	f.wantErr("Seal", f.log.Seal(f.ctx, stream.NewID(), done()), stream.ErrNotFound)
+}
+
+// An upstream's error may bring a large body, and a recovery marks its event.
+func testSealKeeps(f *fixture) {
+	for i, terminal := range []stream.Event{
+		{Type: stream.TypeDone},
+		{Type: stream.TypeError, Data: bytes.Repeat([]byte("large "), 40<<10)},
+		{Type: stream.TypeError, Data: []byte("{}"), Recovery: 1},
+		{Type: stream.TypeDone, Data: []byte("{}"), Recovery: 255},
+	} {
+		w := f.create()
+		w.append(i)
+		w.seal(terminal)
+		log := CheckLog(f, f.log, w.id)
+		if terminal.Seq = uint64(i) + 1; !same(log[i], terminal) {
+			f.Errorf("sealed with %s, want %s", show(log[i]), show(terminal))
+		}
+	}
 }
 
 // The race of a cancel with the generation: log order settles it, and what was

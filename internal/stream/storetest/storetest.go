@@ -23,29 +23,40 @@ type Options struct {
 // Run tests the stores that open returns. Each is empty, or shares nothing with
 // the others; open has it closed by a cleanup of t.
 func Run(t *testing.T, open func(t *testing.T, o Options) stream.Log) {
-	groups := []struct {
-		name  string
-		tests []test
-	}{
+	groups := []group[*fixture]{
 		{"Append", appendTests}, {"Seal", sealTests}, {"Read", readTests}, {"Wake", wakeTests},
 		{"Create", createTests}, {"Catalog", catalogTests}, {"Forget", forgetTests},
 	}
+	runGroups(t, groups, func(t *testing.T, run func(f *fixture)) {
+		f := newFixture(t)
+		f.log = open(t, f.options())
+		run(f)
+		f.checkLogs()
+	})
+}
+
+type group[F any] struct {
+	name  string
+	tests []testOf[F]
+}
+
+// testOf is a test that needs a fixture of type F.
+type testOf[F any] struct {
+	name string
+	run  func(f F)
+}
+
+type test = testOf[*fixture]
+
+// runGroups runs every test of the groups with a fixture that with makes.
+func runGroups[F any](t *testing.T, groups []group[F], with func(t *testing.T, run func(f F))) {
 	for _, group := range groups {
 		t.Run(group.name, func(t *testing.T) {
 			for _, test := range group.tests {
-				t.Run(test.name, func(t *testing.T) {
-					f := newFixture(t, open)
-					test.run(f)
-					f.checkLogs()
-				})
+				t.Run(test.name, func(t *testing.T) { with(t, test.run) })
 			}
 		})
 	}
-}
-
-type test struct {
-	name string
-	run  func(f *fixture)
 }
 
 // CheckLog checks what holds for every log that nobody writes to at the
@@ -68,6 +79,17 @@ func CheckLog(t testing.TB, log stream.Log, id string) []stream.Event {
 	if err != nil {
 		t.Fatalf("read %s: %v", id, err)
 	}
+	checkEvents(t, status, events, sealed)
+	if status.ID != id {
+		t.Errorf("%s: status of %q", id, status.ID)
+	}
+	return events
+}
+
+// checkEvents checks a whole log against what its status says.
+func checkEvents(t testing.TB, status stream.Status, events []stream.Event, sealed bool) {
+	t.Helper()
+	id := status.ID
 	if sealed && len(events) == 0 {
 		t.Fatalf("%s: sealed, without a terminal event", id)
 	}
@@ -79,8 +101,8 @@ func CheckLog(t testing.TB, log stream.Log, id string) []stream.Event {
 			t.Errorf("%s: event %d of %d has type %q; sealed: %v", id, i+1, len(events), e.Type, sealed)
 		}
 	}
-	if status.ID != id || status.LastSeq != uint64(len(events)) {
-		t.Errorf("%s: status of %q with last seq %d, the log has %d events", id, status.ID, status.LastSeq, len(events))
+	if status.LastSeq != uint64(len(events)) {
+		t.Errorf("%s: status with last seq %d, the log has %d events", id, status.LastSeq, len(events))
 	}
 	if status.Running() == sealed || status.Ended.IsZero() == sealed {
 		t.Errorf("%s: status running %v, ended %v; sealed: %v", id, status.Running(), status.Ended, sealed)
@@ -88,7 +110,6 @@ func CheckLog(t testing.TB, log stream.Log, id string) []stream.Event {
 	if sealed && !same(status.Terminal, events[len(events)-1]) {
 		t.Errorf("%s: status has terminal %s, the log %s", id, show(status.Terminal), show(events[len(events)-1]))
 	}
-	return events
 }
 
 // Follow reads to the end of the log, as a connection does.

@@ -85,9 +85,10 @@ func testWakeChannel(f *fixture) {
 // The writer appends the moment the reader has seen the last event, while the
 // reader finds out that there is no news: one that does so between the look
 // and the wait must wake it nevertheless.
-func testWakeNotLost(f *fixture) {
+func testWakeNotLost(f *fixture) { f.pingPong(f.create()) }
+
+func (f *fixture) pingPong(w *pen) {
 	const events, readers = 1500, 2
-	w := f.create()
 	seen := make(chan struct{}, readers)
 	var all sync.WaitGroup
 	for range readers {
