@@ -8,3 +8,15 @@ func (s *Store) Chill() {
 		s.chill(e)
 	}
 }
+
+// Crash ends the store as the end of its process does: nothing is sealed,
+// synced or cut, and nothing of it can write any more.
+func (s *Store) Crash() {
+	close(s.closed)
+	<-s.swept
+	s.journal.turn.Lock()
+	defer s.journal.turn.Unlock()
+	s.journal.closed = true
+	s.shelf.close()
+	s.lock.Close()
+}

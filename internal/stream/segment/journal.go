@@ -67,6 +67,7 @@ type journal struct {
 	room   int64        // guarded by turn; of the active segment
 	end    int64        // guarded by turn; where the active segment ends
 	torn   bool         // guarded by turn; a failed write is yet to be cut off
+	closed bool         // guarded by turn; nothing is written any more
 	buf    []byte       // guarded by turn; records not yet written
 	inBuf  []*commit    // guarded by turn; whose they are
 }
@@ -148,6 +149,9 @@ func (j *journal) write(commits []*commit) {
 
 // makeRoom sees to it that the record fits behind what the buffer holds.
 func (j *journal) makeRoom(c *commit) error {
+	if j.closed {
+		return fmt.Errorf("segment: %w: the store is closed", stream.ErrUnavailable)
+	}
 	size := c.size()
 	if j.fits(size, c.ends()) {
 		return nil
@@ -297,6 +301,19 @@ func (j *journal) finish() {
 	_ = j.active.file.Truncate(j.end)
 	j.shelf.letGo(j.active)
 	j.active = nil
+}
+
+// close syncs what was written, and refuses what comes from now on.
+func (j *journal) close() error {
+	j.turn.Lock()
+	defer j.turn.Unlock()
+	j.closed = true
+	if j.active == nil {
+		return nil
+	}
+	err := j.active.file.Sync()
+	j.finish()
+	return err
 }
 
 // storeError is err as the callers of a store know it.

@@ -86,6 +86,9 @@ func (s *Store) recover() error {
 		return err
 	}
 	entries := s.adopt(r)
+	if err := s.buryAgain(r.unburied()); err != nil {
+		return err
+	}
 	if err := s.eraseBuried(r); err != nil {
 		return err
 	}
@@ -163,6 +166,22 @@ func (s *Store) adopt(r *replay) []*entry {
 	return entries
 }
 
+// buryAgain writes the tombstones that were damaged.
+func (s *Store) buryAgain(graves []*tombstone) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.commitGraves(graves); err != nil {
+		return fmt.Errorf("write tombstones: %w", err)
+	}
+	for _, g := range graves {
+		s.bury(g)
+		if g.key != "" && s.claims[claim{g.owner, g.key}] == "" {
+			s.claims[claim{g.owner, g.key}] = g.id
+		}
+	}
+	return nil
+}
+
 // eraseBuried goes on with the erasing that a crash cut short.
 func (s *Store) eraseBuried(r *replay) error {
 	deleted := map[position]bool{}
@@ -170,7 +189,7 @@ func (s *Store) eraseBuried(r *replay) error {
 		deleted[g.created] = g.kind == kindDeleted
 	}
 	for _, st := range r.order {
-		if !deleted[st.created] || !st.content {
+		if !st.content || !deleted[st.created] && !st.erased {
 			continue
 		}
 		if err := s.erase(&entry{id: st.id, created: st.created, span: st.span, last: st.last, lost: st.lost}); err != nil {
@@ -210,11 +229,11 @@ func (s *Store) endRunning(entries []*entry) error {
 
 func (s *Store) endInterrupted(e *entry) error {
 	e.changing.Lock()
-	if _, err := s.warmUp(e); err != nil {
-		e.changing.Unlock()
+	_, err := s.warmUp(e)
+	e.changing.Unlock()
+	if err != nil {
 		return err
 	}
-	e.changing.Unlock()
 	why := stream.Interrupted()
 	if e.lost {
 		why = stream.LogDamaged()

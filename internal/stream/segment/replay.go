@@ -33,8 +33,9 @@ type replayed struct {
 	failed  bool
 	booked  position
 	lost    bool // records of it do not follow the ones before
-	buried  bool
-	content bool // it has payloads that are not erased
+	buried  bool // a tombstone is there
+	erased  bool // payloads of it are, so that it was deleted
+	content bool // payloads of it are not erased
 }
 
 // replayDir reads every segment, oldest first. Read returns a segment's bytes.
@@ -83,7 +84,7 @@ func (r *replay) apply(rec record) {
 			st.lost = true
 		}
 	case kindErased: // of a stream that was deleted: only the way back matters
-		st.last = rec.at
+		st.last, st.erased = rec.at, true
 	case kindBook:
 		st.booked = rec.at
 	}
@@ -168,6 +169,20 @@ func (r *replay) unreadable(rec record, err error) {
 	}})
 }
 
+// unburied returns tombstones for the deleted streams whose own was damaged.
+func (r *replay) unburied() []*tombstone {
+	var missing []*tombstone
+	for _, st := range r.order {
+		if st.erased && !st.buried {
+			missing = append(missing, &tombstone{
+				grave: grave{id: st.id, owner: st.owner, key: st.key}, kind: kindDeleted, created: st.created,
+				span: span{grave: true},
+			})
+		}
+	}
+	return missing
+}
+
 // blame says whose the damages are, as far as it is known.
 func (r *replay) blame() {
 	for _, d := range r.found {
@@ -183,5 +198,5 @@ func (r *replay) blame() {
 
 // living returns the streams that are neither deleted nor evicted.
 func (r *replay) living() []*replayed {
-	return slices.DeleteFunc(slices.Clone(r.order), func(st *replayed) bool { return st.buried })
+	return slices.DeleteFunc(slices.Clone(r.order), func(st *replayed) bool { return st.buried || st.erased })
 }

@@ -292,18 +292,11 @@ func (e *entry) freedKey() bool {
 }
 
 // Close ends the store. What runs is left as it is, and ends as interrupted
-// when the directory is opened next. Nothing may be written meanwhile.
+// when the directory is opened next. Whoever writes from now on gets an error.
 func (s *Store) Close() error {
 	close(s.closed)
 	<-s.swept
-	s.journal.turn.Lock()
-	defer s.journal.turn.Unlock()
-	var err error
-	if s.journal.active != nil {
-		err = s.journal.active.file.Sync()
-	}
-	s.journal.finish()
-	err = errors.Join(err, s.shelf.sweep(), s.shelf.close(), s.lock.Close())
+	err := errors.Join(s.journal.close(), s.shelf.sweep(), s.shelf.close(), s.lock.Close())
 	if err != nil {
 		return fmt.Errorf("segment: close: %w", err)
 	}
