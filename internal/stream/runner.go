@@ -102,7 +102,8 @@ func NewRunner(log Log, limits Limits, observer Observer) *Runner {
 // Start creates the stream, with its start event in the log, and begins its
 // generation, which outlives ctx. The caller counts as a reader until it calls
 // detach, so that the shortest patience can't end the stream before its creator
-// reads it. Start returns ErrDraining, or what Store.Create returns.
+// reads it. Start returns ErrDraining, or what the store says to the create or to
+// the first append.
 func (r *Runner) Start(ctx context.Context, spec Spec) (detach func(), err error) {
 	if !r.admit() {
 		return nil, ErrDraining
@@ -117,11 +118,11 @@ func (r *Runner) Start(ctx context.Context, spec Spec) (detach func(), err error
 		r.running.Done()
 		return nil, err
 	}
-	if err := g.writer.Append(ctx, []Event{startEvent(spec.Meta)}); err != nil {
+	refused := g.writer.Append(ctx, []Event{startEvent(spec.Meta)})
+	if refused != nil {
 		// The stream exists already: it ends as any other that failed.
-		g.generate = func(context.Context, Emit) (Outcome, error) {
-			return Outcome{}, fmt.Errorf("append the start event: %w", err)
-		}
+		refused = fmt.Errorf("append the start event: %w", refused)
+		g.generate = func(context.Context, Emit) (Outcome, error) { return Outcome{}, refused }
 	}
 	r.observer.Started(g.meta)
 	go func() {
@@ -129,6 +130,10 @@ func (r *Runner) Start(ctx context.Context, spec Spec) (detach func(), err error
 		defer r.unregister(g)
 		r.run(genCtx, g)
 	}()
+	if refused != nil && !errors.Is(refused, ErrSealed) { // what was cancelled meanwhile is there to read
+		detach()
+		return nil, refused
+	}
 	return detach, nil
 }
 
