@@ -80,12 +80,12 @@ type Runner struct {
 	limits   Limits
 	observer Observer
 
-	running  sync.WaitGroup     // one for each generation; added to under mu, before draining
+	running  sync.WaitGroup     // one for each generation; added to under mu, before stopping closes
+	stopping chan struct{}      // closed under mu by the first StopStarting
 	grace    context.Context    // ends when a drain's grace is over
 	endGrace context.CancelFunc // called under mu
 
 	mu          sync.Mutex
-	draining    bool                   // guarded by mu
 	generations map[string]*generation // guarded by mu; those that run here
 }
 
@@ -94,7 +94,10 @@ func NewRunner(log Log, limits Limits, observer Observer) *Runner {
 	if observer == nil {
 		observer = unobserved{}
 	}
-	r := &Runner{log: log, limits: limits, observer: observer, generations: map[string]*generation{}}
+	r := &Runner{
+		log: log, limits: limits, observer: observer,
+		stopping: make(chan struct{}), generations: map[string]*generation{},
+	}
 	r.grace, r.endGrace = context.WithCancel(context.Background())
 	return r
 }
@@ -168,11 +171,25 @@ func (r *Runner) Attach(id string) (detach func()) {
 	return g.attach()
 }
 
-// Draining reports whether the runner starts nothing any more.
-func (r *Runner) Draining() bool {
+// Runs reports whether the stream's generation runs here. Once it does not, its
+// end is in the log, as far as the store could be reached.
+func (r *Runner) Runs(id string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.draining
+	return r.generations[id] != nil
+}
+
+// Stopping is closed when the runner starts nothing any more.
+func (r *Runner) Stopping() <-chan struct{} { return r.stopping }
+
+// Draining reports whether the runner starts nothing any more.
+func (r *Runner) Draining() bool {
+	select {
+	case <-r.stopping:
+		return true
+	default:
+		return false
+	}
 }
 
 // Running returns how many generations run here.
@@ -186,7 +203,9 @@ func (r *Runner) Running() int {
 func (r *Runner) StopStarting() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.draining = true
+	if !r.Draining() {
+		close(r.stopping)
+	}
 }
 
 // Drain starts nothing new, waits for the running generations until ctx ends,
@@ -215,7 +234,7 @@ func (r *Runner) Drain(ctx context.Context) {
 func (r *Runner) admit() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.draining {
+	if r.Draining() {
 		return false
 	}
 	r.running.Add(1)
