@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"math/rand/v2"
 	"strconv"
 
 	"weir/internal/sse"
@@ -14,10 +15,18 @@ type frames interface {
 	append(dst []byte, e stream.Event) []byte
 	// heartbeat appends what keeps an idle connection alive.
 	heartbeat(dst []byte) []byte
+	// comeBack appends what tells a client to come back after an abort.
+	comeBack(dst []byte) []byte
 }
 
 // reconnectMS is how long an EventSource waits before it comes back.
 const reconnectMS = 2000
+
+// appendComeBack appends when to come back, for the end of a body that breaks
+// off. Jitter, so that the readers of a stopped server do not all come at once.
+func appendComeBack(dst []byte) []byte {
+	return sse.AppendRetry(dst, reconnectMS/2+rand.IntN(reconnectMS))
+}
 
 // nativeFrames are those of the native API: every event, with its type and id.
 type nativeFrames struct {
@@ -36,6 +45,8 @@ func (f *nativeFrames) append(dst []byte, e stream.Event) []byte {
 }
 
 func (f *nativeFrames) heartbeat(dst []byte) []byte { return sse.AppendComment(dst, "ping") }
+
+func (f *nativeFrames) comeBack(dst []byte) []byte { return appendComeBack(dst) }
 
 // appendReset appends the event that tells a reader to forget what it has. It
 // has no id: the ones that follow are the log's.
@@ -106,4 +117,12 @@ func (f *chatFrames) heartbeat(dst []byte) []byte {
 	dst = append(dst, `,"model":`...)
 	dst = append(dst, mustJSON(f.meta.Model)...)
 	return append(dst, `,"choices":[{"index":0,"delta":{},"finish_reason":null}]}`+"\n\n"...)
+}
+
+// comeBack says nothing to a client that has no ids to come back with.
+func (f *chatFrames) comeBack(dst []byte) []byte {
+	if !f.ids {
+		return dst
+	}
+	return appendComeBack(dst)
 }

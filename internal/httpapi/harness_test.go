@@ -42,7 +42,8 @@ type setup struct {
 	options Options
 	limits  stream.Limits
 	store   memory.Options
-	key     string // of the upstream
+	beside  *harness // another replica, whose store this one shares; may be nil
+	key     string   // of the upstream
 }
 
 func newHarness(t testing.TB, change ...func(*setup)) *harness {
@@ -56,7 +57,9 @@ func newHarness(t testing.TB, change ...func(*setup)) *harness {
 	for _, c := range change {
 		c(&s)
 	}
-	h.store = memory.New(s.store)
+	if h.store = memory.New(s.store); s.beside != nil {
+		h.store = s.beside.store
+	}
 	h.runner = stream.NewRunner(h.store, s.limits, nil)
 	s.options.Log, s.options.Runner = h.store, h.runner
 	if s.options.Registry == nil {

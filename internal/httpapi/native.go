@@ -3,7 +3,6 @@ package httpapi
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"weir/internal/chat"
-	"weir/internal/sse"
 	"weir/internal/stream"
 )
 
@@ -162,7 +160,11 @@ func (s *Server) open(c *fiber.Ctx, p place, after uint64, f frames) (*tail, err
 		return nil, err
 	}
 	s.Metrics.ReaderOpened(after > 0)
-	return s.newTail(c.Context().Conn(), reader, f, detach), nil
+	t := s.newTail(c.Context().Conn(), reader, f, detach)
+	if p.status.Running() {
+		t.draining, t.runsHere = s.Runner.Stopping(), func() bool { return s.Runner.Runs(p.status.ID) }
+	}
+	return t, nil
 }
 
 // send makes a tail the answer.
@@ -191,10 +193,8 @@ func (s *Server) comeBackOr(c *fiber.Ctx, err error) error {
 // comeBack answers with nothing but when to try again, and breaks off.
 func (s *Server) comeBack(c *fiber.Ctx) error {
 	setStreamHeaders(c)
-	// Jitter, so that the readers of a stopped server do not all come at once.
-	wait := reconnectMS/2 + rand.IntN(reconnectMS)
 	c.Context().Response.ImmediateHeaderFlush = true
-	c.Context().SetBodyStream(&aborted{sse.AppendRetry(nil, wait)}, -1)
+	c.Context().SetBodyStream(&aborted{appendComeBack(nil)}, -1)
 	return nil
 }
 

@@ -30,6 +30,9 @@ type tail struct {
 	timer   *time.Timer
 	release func() // frees what came with the tail; called once
 
+	draining <-chan struct{} // closed when the server starts nothing more; nil for a log that stays to its end
+	runsHere func() bool     // whether the log's producer is this server; unused without draining
+
 	events []stream.Event // read from the log, not yet encoded
 	out    []byte         // encoded, not yet taken
 	buf    []byte         // out's backing
@@ -136,8 +139,24 @@ func (t *tail) wait(alarm <-chan time.Time) (rang bool) {
 		if !t.next() && t.err == nil {
 			t.err = errStopping
 		}
+	case <-t.draining:
+		t.leave()
 	}
 	return false
+}
+
+// leave sends the client of another server's stream away, to one that will be
+// there longer: nothing here will come to an end that is worth a wait. A stream
+// that runs here is served on, for this server waits for its end.
+func (t *tail) leave() {
+	switch {
+	case t.runsHere():
+		t.draining = nil
+	case t.next() || t.err != nil: // what has come meanwhile is told first
+	default:
+		t.out = t.frames.comeBack(t.out)
+		t.err = errStopping
+	}
 }
 
 // first waits for the first event that gets a frame, so that a failure before

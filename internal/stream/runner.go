@@ -80,12 +80,12 @@ type Runner struct {
 	limits   Limits
 	observer Observer
 
-	running  sync.WaitGroup     // one for each generation; added to under mu, before draining
+	running  sync.WaitGroup     // one for each generation; added to under mu, before stopping closes
+	stopping chan struct{}      // closed under mu by the first StopStarting
 	grace    context.Context    // ends when a drain's grace is over
 	endGrace context.CancelFunc // called under mu
 
 	mu          sync.Mutex
-	draining    bool                   // guarded by mu
 	generations map[string]*generation // guarded by mu; those that run here
 }
 
@@ -94,7 +94,10 @@ func NewRunner(log Log, limits Limits, observer Observer) *Runner {
 	if observer == nil {
 		observer = unobserved{}
 	}
-	r := &Runner{log: log, limits: limits, observer: observer, generations: map[string]*generation{}}
+	r := &Runner{
+		log: log, limits: limits, observer: observer,
+		stopping: make(chan struct{}), generations: map[string]*generation{},
+	}
 	r.grace, r.endGrace = context.WithCancel(context.Background())
 	return r
 }
@@ -102,7 +105,8 @@ func NewRunner(log Log, limits Limits, observer Observer) *Runner {
 // Start creates the stream, with its start event in the log, and begins its
 // generation, which outlives ctx. The caller counts as a reader until it calls
 // detach, so that the shortest patience can't end the stream before its creator
-// reads it. Start returns ErrDraining, or what Store.Create returns.
+// reads it. Start returns ErrDraining, or what the store says to the create or to
+// the first append.
 func (r *Runner) Start(ctx context.Context, spec Spec) (detach func(), err error) {
 	if !r.admit() {
 		return nil, ErrDraining
@@ -117,11 +121,11 @@ func (r *Runner) Start(ctx context.Context, spec Spec) (detach func(), err error
 		r.running.Done()
 		return nil, err
 	}
-	if err := g.writer.Append(ctx, []Event{startEvent(spec.Meta)}); err != nil {
+	refused := g.writer.Append(ctx, []Event{startEvent(spec.Meta)})
+	if refused != nil {
 		// The stream exists already: it ends as any other that failed.
-		g.generate = func(context.Context, Emit) (Outcome, error) {
-			return Outcome{}, fmt.Errorf("append the start event: %w", err)
-		}
+		refused = fmt.Errorf("append the start event: %w", refused)
+		g.generate = func(context.Context, Emit) (Outcome, error) { return Outcome{}, refused }
 	}
 	r.observer.Started(g.meta)
 	go func() {
@@ -129,6 +133,10 @@ func (r *Runner) Start(ctx context.Context, spec Spec) (detach func(), err error
 		defer r.unregister(g)
 		r.run(genCtx, g)
 	}()
+	if refused != nil && !errors.Is(refused, ErrSealed) { // what was cancelled meanwhile is there to read
+		detach()
+		return nil, refused
+	}
 	return detach, nil
 }
 
@@ -163,11 +171,25 @@ func (r *Runner) Attach(id string) (detach func()) {
 	return g.attach()
 }
 
-// Draining reports whether the runner starts nothing any more.
-func (r *Runner) Draining() bool {
+// Runs reports whether the stream's generation runs here. Once it does not, its
+// end is in the log, as far as the store could be reached.
+func (r *Runner) Runs(id string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.draining
+	return r.generations[id] != nil
+}
+
+// Stopping is closed when the runner starts nothing any more.
+func (r *Runner) Stopping() <-chan struct{} { return r.stopping }
+
+// Draining reports whether the runner starts nothing any more.
+func (r *Runner) Draining() bool {
+	select {
+	case <-r.stopping:
+		return true
+	default:
+		return false
+	}
 }
 
 // Running returns how many generations run here.
@@ -181,7 +203,9 @@ func (r *Runner) Running() int {
 func (r *Runner) StopStarting() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.draining = true
+	if !r.Draining() {
+		close(r.stopping)
+	}
 }
 
 // Drain starts nothing new, waits for the running generations until ctx ends,
@@ -210,7 +234,7 @@ func (r *Runner) Drain(ctx context.Context) {
 func (r *Runner) admit() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.draining {
+	if r.Draining() {
 		return false
 	}
 	r.running.Add(1)

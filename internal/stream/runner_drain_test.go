@@ -44,6 +44,28 @@ func TestDrainOfNothing(t *testing.T) {
 	})
 }
 
+func TestStopStarting(t *testing.T) {
+	bubble(t, stream.Limits{}, func(h *harness) {
+		id, _ := h.start(patient, tokens(2, time.Second))
+		select {
+		case <-h.runner.Stopping():
+			h.Error("stopping before StopStarting")
+		default:
+		}
+		h.runner.StopStarting()
+		h.runner.StopStarting()
+		<-h.runner.Stopping()
+		if !h.runner.Draining() || !h.runner.Runs(id) || h.runner.Runs(stream.NewID()) {
+			h.Errorf("draining %v, runs %v", h.runner.Draining(), h.runner.Runs(id))
+		}
+		_, end := h.end(id)
+		h.wantEnd(end, stream.StateDone, "", 2*time.Second)
+		if h.runner.Runs(id) {
+			h.Error("runs after its end")
+		}
+	})
+}
+
 func TestDrainWaits(t *testing.T) {
 	bubble(t, stream.Limits{}, func(h *harness) {
 		short, _ := h.start(patient, tokens(3, time.Second))

@@ -39,7 +39,7 @@ func TestSealWaitsForTheStore(t *testing.T) {
 			over(t, &faulty{seal: seal}, func(h *harness) {
 				id, _ := h.start(patient, tokens(2, time.Second))
 				h.pass(30 * time.Second)
-				if status := h.status(id); !status.Running() || status.LastSeq != 3 || h.runner.Running() != 1 {
+				if status := h.status(id); !status.Running() || status.LastSeq != 3 || h.runner.Running() != 1 || !h.runner.Runs(id) {
 					h.Errorf("%s with %d events, %d run", status.State(), status.LastSeq, h.runner.Running())
 				}
 				h.runner.Attach(id)()

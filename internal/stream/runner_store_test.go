@@ -130,25 +130,44 @@ func TestCreateHangs(t *testing.T) {
 	})
 }
 
+// Whoever starts what the store can't take gets the refusal, not a stream that
+// fails. The stream that was created before it ends all the same.
 func TestStartEventFails(t *testing.T) {
-	store := &faulty{append: func(context.Context, string, int) error { return errUpstream }}
+	for _, failure := range []error{stream.ErrFull, stream.ErrUnavailable, stream.ErrFenced, errUpstream} {
+		t.Run(failure.Error(), func(t *testing.T) { testStartEventFails(t, failure) })
+	}
+}
+
+func testStartEventFails(t *testing.T, failure error) {
+	var healed atomic.Bool
+	store := &faulty{append: func(context.Context, string, int) error {
+		if healed.Load() {
+			return nil
+		}
+		return failure
+	}}
 	over(t, store, func(h *harness) {
 		s := spec(patient, func(context.Context, stream.Emit) (stream.Outcome, error) {
 			h.Error("the provider was called for a stream without its start")
 			return stream.Outcome{}, nil
 		})
 		s.IdempotencyKey = "key"
-		detach, err := h.runner.Start(h.Context(), s)
-		if err != nil {
-			h.Fatalf("Start: %v", err)
+		if detach, err := h.runner.Start(h.Context(), s); !errors.Is(err, failure) || detach != nil {
+			h.Errorf("Start: %v, want %v", err, failure)
 		}
-		detach()
+		h.pass(time.Second)
+		if h.runner.Running() != 0 {
+			h.Errorf("%d run", h.runner.Running())
+		}
+		if errors.Is(failure, stream.ErrFenced) {
+			return // its log's end is its new owner's to write
+		}
 		events, end := h.end(s.ID)
-		h.wantFailure(events, end, stream.AsError(errUpstream), "sk-secret")
+		h.wantFailure(events, end, stream.AsError(failure), failure.Error())
 		if len(events) != 1 || !h.status(s.ID).FailedBeforeToken() {
 			h.Errorf("%d events", len(events))
 		}
-		store.append = nil
+		healed.Store(true)
 		s.ID, s.Generate = stream.NewID(), tokens(1, 0)
 		if _, err := h.runner.Start(h.Context(), s); err != nil {
 			h.Errorf("the key is not free: %v", err)
