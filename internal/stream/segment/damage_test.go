@@ -88,7 +88,7 @@ func newOriginal(t *testing.T) *original {
 // damaged makes a directory like the original, with one file's bytes changed.
 func (o *original) damaged(t *testing.T, file string, change func(data []byte) []byte) (dir string) {
 	t.Helper()
-	dir = t.TempDir()
+	dir = scratch(t)
 	for _, name := range o.files {
 		data, err := os.ReadFile(name)
 		if err != nil {
@@ -104,6 +104,17 @@ func (o *original) damaged(t *testing.T, file string, change func(data []byte) [
 	return dir
 }
 
+// scratch is a directory in memory if there is one: thousands of small
+// directories take a disk most of the test's time.
+func scratch(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "weir-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // check opens a damaged directory and compares. It returns which of the
 // finished streams did not come through whole.
 func (o *original) check(t *testing.T, dir string) (hit []string) {
@@ -112,6 +123,7 @@ func (o *original) check(t *testing.T, dir string) (hit []string) {
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
+	defer os.RemoveAll(dir)
 	defer s.Crash() // it syncs nothing, which would take most of the test's time
 	named := fmt.Sprint(s.Recovery())
 	for id, want := range o.events {

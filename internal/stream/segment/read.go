@@ -14,13 +14,18 @@ import (
 // was written since, and is not any more.
 var errDamaged = errors.New("segment: a record is damaged")
 
-// blockSize is how much is read at once on the way back through a stream.
-const blockSize = 64 << 10
+// How much is read at once: for a record alone, and on the way back through a
+// stream.
+const (
+	recordBlock = 2 << 10
+	chainBlock  = 64 << 10
+)
 
 // block is a part of a segment in memory. On the way back through a stream,
 // whose records often lie close together, it saves most of the reads.
 type block struct {
 	shelf   *shelf
+	size    int // of one read, at least
 	number  uint32
 	file    file
 	release func()
@@ -69,8 +74,8 @@ func (b *block) record(at position) (record, error) {
 func (b *block) bytes(offset int64, n int) ([]byte, error) {
 	end := offset + int64(n)
 	if offset < b.from || end > b.from+int64(len(b.data)) {
-		const behind = 4 << 10 // the payload, when the header is asked for
-		size := max(n+behind, blockSize)
+		const behind = 1 << 10 // the payload, when the header is asked for
+		size := max(n+behind, b.size)
 		b.from = max(0, end+behind-int64(size))
 		b.data = slices.Grow(b.data[:0], size)[:size]
 		read, err := b.file.ReadAt(b.data, b.from)
@@ -84,7 +89,7 @@ func (b *block) bytes(offset int64, n int) ([]byte, error) {
 
 // readRecord reads one record of a kind.
 func (s *Store) readRecord(at position, want kind) (record, error) {
-	b := block{shelf: s.shelf}
+	b := block{shelf: s.shelf, size: recordBlock}
 	defer b.close()
 	r, err := b.record(at)
 	if err == nil && r.kind != want {
@@ -119,7 +124,7 @@ func (s *Store) readSummary(at position) (stream.Summary, error) {
 
 // chain calls visit for the records of a stream's events, the newest first.
 func (s *Store) chain(last position, visit func(record) error) error {
-	b := block{shelf: s.shelf}
+	b := block{shelf: s.shelf, size: chainBlock}
 	defer b.close()
 	for at := last; !at.none(); {
 		r, err := b.record(at)
