@@ -19,8 +19,13 @@ func main() {
 }
 
 func run() int {
-	if len(os.Args) > 1 && os.Args[1] == "health" {
-		return health(os.Environ())
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "health":
+			return health(os.Environ())
+		case "log":
+			return readLog(os.Args[2:], os.Environ(), os.Stdout, os.Stderr)
+		}
 	}
 	cfg, err := config.Load(os.Args[1:], os.Environ(), os.Stderr)
 	switch {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +18,6 @@ import (
 	"weir/internal/providers/demo"
 	"weir/internal/providers/openai"
 	"weir/internal/stream"
-	"weir/internal/stream/memory"
 	"weir/web"
 )
 
@@ -33,35 +31,43 @@ const maxStreamBytes = 64 << 20
 //	              │ (registry: whose model?)       │
 //	              │                                │ events
 //	              │ tail: a cursor                 ↓
-//	response ←────┴───────────────────────────── log (memory)
+//	response ←────┴───────────────────────────── store (disk, memory, redis)
 //
 // An answer is written into the log and nowhere else; a response reads it.
 type proxy struct {
 	cfg     config.Config
 	log     *slog.Logger
 	metrics *metrics.Metrics
+	store   store
 	runner  *stream.Runner
 	api     *httpapi.Server
 
 	providers *providers.Registry
 }
 
-func build(cfg config.Config, logger *slog.Logger) *proxy {
+func build(cfg config.Config, logger *slog.Logger) (*proxy, error) {
 	p := &proxy{cfg: cfg, log: logger, metrics: metrics.New(version()), providers: registry(cfg)}
-	store := memory.New(memory.Options{Retention: cfg.Retention, MaxBytes: cfg.MemoryLimit})
-	p.runner = stream.NewRunner(store, stream.Limits{
+	var err error
+	if p.store, err = openStore(cfg, logger); err != nil {
+		return nil, err
+	}
+	secret, err := signingSecret(cfg, p.store)
+	if err != nil {
+		return nil, errors.Join(err, p.store.Close())
+	}
+	p.runner = stream.NewRunner(p.store, stream.Limits{
 		FirstToken: cfg.FirstTokenTimeout, Idle: cfg.IdleTimeout, MaxBytes: maxStreamBytes,
 	}, observers{p.metrics, endLog{logger}})
 	p.api = httpapi.New(httpapi.Options{
-		Log: store, Runner: p.runner, Registry: p.providers, Logger: logger, Metrics: p.metrics,
+		Log: p.store, Runner: p.runner, Registry: p.providers, Logger: logger, Metrics: p.metrics,
 		Access: httpapi.AccessOptions{
 			Keys: cfg.APIKeys, Loopback: cfg.Loopback(), AllowedHosts: cfg.AllowedHosts,
-			AllowedOrigins: cfg.CORSOrigins, Secret: secret(cfg),
+			AllowedOrigins: cfg.CORSOrigins, Secret: secret,
 		},
 		RPM: cfg.RPM, Heartbeat: cfg.Heartbeat, DetachGrace: cfg.DetachGrace, OrphanLimit: cfg.OrphanLimit,
 		ForwardAuth: cfg.ForwardAuth, Page: web.Files(), ContentSecurityPolicy: web.ContentSecurityPolicy,
 	})
-	return p
+	return p, nil
 }
 
 // registry holds the providers that the configuration switches on, the default
@@ -75,14 +81,19 @@ func registry(cfg config.Config) *providers.Registry {
 	return r
 }
 
-// secret signs read tokens. Without one from the configuration it is made anew:
-// the streams it opens live in memory and end with this process, too.
-func secret(cfg config.Config) []byte {
+// signingSecret signs read tokens.
+func signingSecret(cfg config.Config, s store) ([]byte, error) {
 	if cfg.Secret != "" {
-		return []byte(cfg.Secret)
+		return []byte(cfg.Secret), nil
 	}
-	return []byte(rand.Text())
+	ctx, cancel := context.WithTimeout(context.Background(), secretTimeout)
+	defer cancel()
+	secret, err := s.Secret(ctx)
+	return []byte(secret), err
 }
+
+// secretTimeout is how long a store may take for the secret at the start.
+const secretTimeout = 10 * time.Second
 
 // serve runs the proxy until ctx ends, then drains it.
 func serve(ctx context.Context, cfg config.Config, logger *slog.Logger) error {
@@ -93,7 +104,12 @@ func serve(ctx context.Context, cfg config.Config, logger *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("listen for clients: %w (WEIR_ADDR sets another address)", err)
 	}
-	return build(cfg, logger).run(ctx, listener)
+	p, err := build(cfg, logger)
+	if err != nil {
+		listener.Close()
+		return err
+	}
+	return errors.Join(p.run(ctx, listener), p.store.Close())
 }
 
 // run owns the listener.

@@ -1,5 +1,11 @@
 package segment
 
+import (
+	"errors"
+	"sync"
+	"syscall"
+)
+
 // Chill leaves every ended stream to the disk.
 func (s *Store) Chill() {
 	s.mu.Lock()
@@ -19,4 +25,135 @@ func (s *Store) Crash() {
 	s.journal.closed = true
 	s.shelf.close()
 	s.lock.Close()
+}
+
+// Crashed reports whether Crash, or Close, ended the store.
+func (s *Store) Crashed() bool {
+	select {
+	case <-s.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Disk is a disk that can be full, or broken, under real files.
+type Disk struct {
+	mu     sync.Mutex
+	free   int64 // guarded by mu
+	broken error // guarded by mu; what every write and sync returns
+}
+
+func NewDisk(free int64) *Disk { return &Disk{free: free} }
+
+// Under returns the options of a store on this disk.
+func (d *Disk) Under(o Options) Options {
+	o.create = func(path string) (file, error) {
+		f, err := createFile(path)
+		if err != nil {
+			return nil, err
+		}
+		return &diskFile{file: f, disk: d}, nil
+	}
+	return o
+}
+
+// Free makes room, or takes it away.
+func (d *Disk) Free(bytes int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.free = bytes
+}
+
+// Break makes every write fail with err; nil repairs the disk.
+func (d *Disk) Break(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.broken = err
+}
+
+func (d *Disk) failure() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.broken
+}
+
+// take sets bytes aside for a file, or gives some back.
+func (d *Disk) take(bytes int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if bytes > d.free {
+		return syscall.ENOSPC
+	}
+	d.free -= bytes
+	return nil
+}
+
+type diskFile struct {
+	file
+	disk *Disk
+	has  int64
+}
+
+func (f *diskFile) Allocate(size int64) error {
+	if size <= f.has {
+		return nil
+	}
+	if err := f.disk.take(size - f.has); err != nil {
+		return err
+	}
+	f.has = size
+	return nil
+}
+
+func (f *diskFile) WriteAt(p []byte, at int64) (int, error) {
+	if err := f.disk.failure(); err != nil {
+		n, _ := f.file.WriteAt(p[:len(p)/2], at) // a part of it gets there
+		return n, err
+	}
+	if err := f.Allocate(at + int64(len(p))); err != nil {
+		n, _ := f.file.WriteAt(p[:len(p)/2], at)
+		return n, err
+	}
+	return f.file.WriteAt(p, at)
+}
+
+func (f *diskFile) Sync() error {
+	if err := f.disk.failure(); err != nil {
+		return err
+	}
+	return f.file.Sync()
+}
+
+func (f *diskFile) Truncate(size int64) error {
+	if size < f.has {
+		f.disk.take(size - f.has)
+		f.has = size
+	}
+	return f.file.Truncate(size)
+}
+
+// WarmBytes is what streams take in memory.
+func (s *Store) WarmBytes() int64 { return s.warmBytes.Load() }
+
+// DeleteHalf deletes a stream as far as a crash after n of its records lets it.
+func (s *Store) DeleteHalf(id string, n int) error {
+	e, err := s.find(id)
+	if err != nil {
+		return err
+	}
+	if err := s.journal.commit(newTombstone(e, kindDeleted).commit()); err != nil {
+		return err
+	}
+	enough := errors.New("enough")
+	err = s.chain(e.last, func(r record) error {
+		if n--; n < 0 {
+			return enough
+		}
+		return s.eraseRecord(r)
+	})
+	if errors.Is(err, enough) {
+		return nil
+	}
+	return err
 }

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -67,6 +68,7 @@ type journal struct {
 	room   int64        // guarded by turn; of the active segment
 	end    int64        // guarded by turn; where the active segment ends
 	torn   bool         // guarded by turn; a failed write is yet to be cut off
+	full   bool         // guarded by turn; there was no room for another segment
 	closed bool         // guarded by turn; nothing is written any more
 	buf    []byte       // guarded by turn; records not yet written
 	inBuf  []*commit    // guarded by turn; whose they are
@@ -153,7 +155,8 @@ func (j *journal) makeRoom(c *commit) error {
 		return fmt.Errorf("segment: %w: the store is closed", stream.ErrUnavailable)
 	}
 	size := c.size()
-	if j.fits(size, c.ends()) {
+	// A stream that could begin in the last bytes would end right there.
+	if j.fits(size, c.ends()) && !(j.full && c.kind == kindCreate) {
 		return nil
 	}
 	if size > 1<<30 {
@@ -161,6 +164,7 @@ func (j *journal) makeRoom(c *commit) error {
 	}
 	j.flush()
 	err := j.rotate(size)
+	j.full = errors.Is(err, stream.ErrFull)
 	if err != nil && c.ends() && j.fits(size, true) {
 		return nil
 	}

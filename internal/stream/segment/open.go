@@ -78,8 +78,8 @@ func newStore(o Options, lock *flock.Flock) *Store {
 // the replay goes the ways of every day.
 func (s *Store) recover() error {
 	began := time.Now()
-	r, err := replayDir(s.dir, s.openSegment)
-	if err != nil {
+	r := newReplay()
+	if err := r.dir(s.dir, s.openSegment); err != nil {
 		return err
 	}
 	if err := s.resume(r); err != nil {
@@ -154,7 +154,7 @@ func (s *Store) adopt(r *replay) []*entry {
 	for _, st := range r.living() {
 		e := &entry{
 			id: st.id, owner: st.owner, key: st.key, created: st.created, span: st.span, lost: st.lost,
-			last: st.last, lastSeq: st.lastSeq, ended: st.ended, failed: st.failed, booked: st.booked,
+			failed: failedBeforeToken(st.end, st.lastSeq), last: st.last, lastSeq: st.lastSeq, ended: st.ended, booked: st.booked,
 		}
 		s.shelf.adopt(&e.span)
 		s.insert(e)

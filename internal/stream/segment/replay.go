@@ -19,6 +19,7 @@ type replay struct {
 
 	numbers []uint32
 	found   []foundDamage
+	keep    string // id of the stream whose events to keep
 }
 
 // replayed is a stream as its records tell it.
@@ -30,35 +31,39 @@ type replayed struct {
 	last    position
 	lastSeq uint32
 	ended   time.Time
-	failed  bool
+	end     stream.Event // the terminal one
+	bytes   int64        // of its records
 	booked  position
 	lost    bool // records of it do not follow the ones before
 	buried  bool // a tombstone is there
 	erased  bool // payloads of it are, so that it was deleted
 	content bool // payloads of it are not erased
+
+	meta   stream.Meta
+	events []stream.Event // of the stream to keep
 }
 
-// replayDir reads every segment, oldest first. Read returns a segment's bytes.
-func replayDir(dir string, read func(number uint32) ([]byte, error)) (*replay, error) {
-	numbers, err := listSegments(dir)
-	if err != nil {
-		return nil, err
+func newReplay() *replay { return &replay{streams: map[position]*replayed{}} }
+
+// dir reads every segment, oldest first. Read returns a segment's bytes.
+func (r *replay) dir(dir string, read func(number uint32) ([]byte, error)) (err error) {
+	if r.numbers, err = listSegments(dir); err != nil {
+		return err
 	}
-	r := &replay{streams: map[position]*replayed{}, numbers: numbers}
-	for i, number := range numbers {
+	for i, number := range r.numbers {
 		data, err := read(number)
 		if err != nil {
-			return nil, fmt.Errorf("read segment %d: %w", number, err)
+			return fmt.Errorf("read segment %d: %w", number, err)
 		}
 		s := scan(number, data, r.apply)
-		if i == len(numbers)-1 {
+		if i == len(r.numbers)-1 {
 			r.newest = number
 			r.torn, s.damages = s.tornTail()
 		}
 		r.found = append(r.found, s.damages...)
 	}
 	r.blame()
-	return r, nil
+	return nil
 }
 
 // apply takes the next record into account.
@@ -77,11 +82,16 @@ func (r *replay) apply(rec record) {
 		return
 	}
 	st.span.last = rec.at.segment
+	st.bytes += headerSize + int64(rec.length)
 	switch rec.kind {
 	case kindEvents, kindEnd:
 		st.content = true
-		if !st.follow(rec) {
+		events := st.follow(rec)
+		if events == nil {
 			st.lost = true
+		}
+		if st.id == r.keep {
+			st.events = append(st.events, events...)
 		}
 	case kindErased: // of a stream that was deleted: only the way back matters
 		st.last, st.erased = rec.at, true
@@ -97,35 +107,35 @@ func (r *replay) create(rec record) {
 		return
 	}
 	st := &replayed{
-		id: meta.ID, owner: meta.Owner, key: meta.IdempotencyKey, created: rec.at,
-		span: span{first: rec.at.segment, last: rec.at.segment},
+		id: meta.ID, owner: meta.Owner, key: meta.IdempotencyKey, created: rec.at, meta: meta,
+		bytes: headerSize + int64(rec.length),
+		span:  span{first: rec.at.segment, last: rec.at.segment},
 	}
 	r.streams[rec.at] = st
 	r.order = append(r.order, st)
 }
 
-// follow takes in a record of events, if it is the next one of what is there.
-// One that is not follows a record that was damaged; or it is the end that a
-// recovery wrote in its place, and does.
-func (st *replayed) follow(rec record) bool {
+// follow takes in a record of events, if it is the next one of what is there,
+// and returns them. One that is not follows a record that was damaged; or it is
+// the end that a recovery wrote in its place, and does.
+func (st *replayed) follow(rec record) []stream.Event {
 	if !st.ended.IsZero() || rec.seq != st.lastSeq+1 || rec.previous != st.last {
-		return false
+		return nil
 	}
 	if rec.kind == kindEvents {
 		events, err := parseEvents(rec.header, rec.payload)
 		if err != nil {
-			return false
+			return nil
 		}
 		st.last, st.lastSeq = rec.at, st.lastSeq+uint32(len(events))
-		return true
+		return events
 	}
 	ended, terminal, err := parseEnd(rec.header, rec.payload)
 	if err != nil {
-		return false
+		return nil
 	}
-	st.last, st.lastSeq, st.ended = rec.at, rec.seq, ended
-	st.failed = failedBeforeToken(terminal, rec.seq)
-	return true
+	st.last, st.lastSeq, st.ended, st.end = rec.at, rec.seq, ended, terminal
+	return []stream.Event{terminal}
 }
 
 func failedBeforeToken(terminal stream.Event, seq uint32) bool {

@@ -55,6 +55,9 @@ func open(t testing.TB, o segment.Options) *segment.Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if s.Crashed() {
+			return
+		}
 		if err := s.Close(); err != nil {
 			t.Errorf("Close: %v", err)
 		}

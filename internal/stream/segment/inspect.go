@@ -1,0 +1,56 @@
+package segment
+
+import (
+	"fmt"
+	"os"
+
+	"weir/internal/stream"
+)
+
+// Inspection is a data directory as it stands on disk, for people to look at.
+type Inspection struct {
+	Streams  []Inspected // as they were created, the deleted ones too
+	Segments int
+	Torn     int64 // unfinished bytes at the end: a crash, or a proxy that writes just now
+	Damages  []Damage
+}
+
+// Inspected is what a data directory has of a stream.
+type Inspected struct {
+	stream.Status
+	Bytes   int64 // of its records
+	Deleted bool  // or evicted: no reader gets it any more
+	Lost    bool  // records of it are damaged, or do not follow the ones before
+
+	Events []stream.Event // of the one that was asked for
+}
+
+// Inspect reads a directory and changes nothing in it; a proxy may be writing to
+// it meanwhile. The events of the stream with this id are kept, none if it is
+// empty.
+func Inspect(dir, id string) (Inspection, error) {
+	r := newReplay()
+	r.keep = id
+	err := r.dir(dir, func(number uint32) ([]byte, error) { return os.ReadFile(segmentPath(dir, number)) })
+	if err != nil {
+		return Inspection{}, fmt.Errorf("segment: inspect %s: %w", dir, err)
+	}
+	found := Inspection{Segments: len(r.numbers), Torn: r.torn, Damages: r.damages}
+	for _, st := range r.order {
+		found.Streams = append(found.Streams, Inspected{
+			Status: stream.Status{Meta: st.meta, LastSeq: uint64(st.lastSeq), Terminal: st.end, Ended: st.ended},
+			Bytes:  st.bytes, Deleted: st.buried || st.erased, Lost: st.lost, Events: st.events,
+		})
+	}
+	return found, nil
+}
+
+// Find returns a stream of the directory by its id.
+func (i Inspection) Find(id string) (Inspected, bool) {
+	for _, st := range i.Streams {
+		if st.ID == id {
+			return st, true
+		}
+	}
+	return Inspected{}, false
+}
