@@ -25,8 +25,13 @@ type Config struct {
 	OpenAI       OpenAI
 	DefaultModel string // of a request that names none; empty leaves it to the first provider
 
-	Store       string // the kind of store: StoreMemory
-	MemoryLimit int64  // bytes of events that the memory store keeps
+	Store       string // the kind of store: StoreDisk, StoreMemory, StoreRedis
+	MemoryLimit int64  // bytes of streams in memory: all of them in the memory store, else running and recent ones
+	DataDir     string // of the disk store; need not exist
+	DiskSync    bool   // the disk store waits for the disk with each write
+	DiskLimit   int64  // bytes that the files of the disk store take
+	RedisURL    string // of the redis store: redis, rediss or unix; may hold a password
+	RedisPrefix string // before each key of the redis store
 
 	APIKeys []string // of the clients, without duplicates; none: anonymous
 	RPM     int      // requests a minute for each client key; 0 is no limit
@@ -57,8 +62,12 @@ type OpenAI struct {
 	BaseURL string // without a trailing slash; never empty
 }
 
-// StoreMemory is the store that keeps streams in this process only.
-const StoreMemory = "memory"
+// The kinds of store.
+const (
+	StoreDisk   = "disk"   // files in a directory: streams outlive the process
+	StoreMemory = "memory" // this process only
+	StoreRedis  = "redis"  // a Redis, which replicas may share
+)
 
 // Load reads the settings from the arguments after the program's name, an
 // environment in the form of os.Environ, and the files they point to; relative
@@ -93,6 +102,7 @@ func Load(args, environ []string, usage io.Writer) (Config, error) {
 	c.OpenAI.On = src.given("OPENAI_API_KEY") || src.given("OPENAI_BASE_URL")
 
 	problems = append(problems, checkNotBuilt(&c, src))
+	problems = append(problems, chooseStore(&c, src, wrong))
 	problems = append(problems, checkTogether(&c, src, wrong)...)
 	c.Warnings = append(c.Warnings, unknownNames(src)...)
 	if err := errors.Join(problems...); err != nil {
@@ -117,6 +127,11 @@ func (c Config) LogValue() slog.Value {
 		slog.String("default_model", c.DefaultModel),
 		slog.String("store", c.Store),
 		slog.Int64("memory_limit", c.MemoryLimit),
+		slog.String("data_dir", c.DataDir),
+		slog.Bool("disk_sync", c.DiskSync),
+		slog.Int64("disk_limit", c.DiskLimit),
+		slog.String("redis_url", bare(c.RedisURL)),
+		slog.String("redis_prefix", c.RedisPrefix),
 		slog.Int("api_keys", len(c.APIKeys)),
 		slog.Int("rpm", c.RPM),
 		slog.Duration("detach_grace", c.DetachGrace),
@@ -146,7 +161,7 @@ func (o OpenAI) LogValue() slog.Value {
 	return slog.GroupValue(
 		slog.Bool("on", o.On),
 		slog.Bool("key_set", o.Key != ""),
-		slog.String("base_url", withoutUser(o.BaseURL)),
+		slog.String("base_url", bare(o.BaseURL)),
 	)
 }
 
@@ -156,12 +171,13 @@ func (o OpenAI) String() string { return o.LogValue().String() }
 // GoString keeps %#v from printing the credentials.
 func (o OpenAI) GoString() string { return o.String() }
 
-// withoutUser is a URL without its user name and password.
-func withoutUser(raw string) string {
+// bare is a URL without its user name and password, and without its query,
+// where some clients take a password, too.
+func bare(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return ""
 	}
-	u.User = nil
+	u.User, u.RawQuery = nil, ""
 	return u.String()
 }

@@ -32,10 +32,26 @@ var wrongValues = []struct{ setting, want string }{
 	{"OPENAI_BASE_URL=https://a:b/v1", "not a URL"},
 	{"WEIR_DEFAULT_MODEL=gpt 5", "has a space"},
 	{"WEIR_DEFAULT_MODEL=" + strings.Repeat("m", 257), "over 256"},
-	{"WEIR_STORE=disk", "the disk store is not built in this version; use memory"},
-	{"WEIR_STORE=redis", "the redis store is not built in this version; use memory"},
-	{"WEIR_STORE=Memory", "no such store"},
-	{"WEIR_REDIS_URL=redis://u:secret@h", "WEIR_REDIS_URL is set: this version does not have the redis store"},
+	{"WEIR_STORE=Memory", "no such store; takes disk, memory or redis"},
+	{"WEIR_STORE=redis", "WEIR_STORE: is redis, but nothing says where that is; set WEIR_REDIS_URL"},
+	{"WEIR_DATA_DIR=~/data", "only a shell knows what ~ is; takes the path of a directory"},
+	{"WEIR_DISK_SYNC=true", "neither of the two; takes os or fsync"},
+	{"WEIR_DISK_LIMIT=15MiB", "less than 16MiB; takes a size of at least 16MiB"},
+	{"WEIR_DISK_LIMIT=10GB", "not a whole number of KiB"},
+	{"WEIR_REDIS_URL=localhost:6379", "scheme is not redis, rediss or unix"},
+	{"WEIR_REDIS_URL=http://localhost:6379", "scheme is not redis, rediss or unix"},
+	{"WEIR_REDIS_URL=redis://:6379", "no host"},
+	{"WEIR_REDIS_URL=redis:localhost", "no host"},
+	{"WEIR_REDIS_URL=redis://a,b", "no host name"},
+	{"WEIR_REDIS_URL=redis://h:70000", "65535"},
+	{"WEIR_REDIS_URL=redis://h/", "not the number of a database"},
+	{"WEIR_REDIS_URL=redis://h/-1", "not the number of a database"},
+	{"WEIR_REDIS_URL=redis://h/1/2", "not the number of a database"},
+	{"WEIR_REDIS_URL=redis://h/0#x", "fragment"},
+	{"WEIR_REDIS_URL=unix://tmp/redis.sock", "no absolute path"},
+	{"WEIR_REDIS_URL=unix:redis.sock", "no absolute path"},
+	{"WEIR_REDIS_PREFIX=weir :", "has a space"},
+	{"WEIR_REDIS_PREFIX=wéir:", "not printable ASCII"},
 	{"WEIR_TPM=1000", "WEIR_TPM is set: this version does not have token limits; a limit that nobody keeps is dangerous; unset it"},
 	{"WEIR_MAX_STREAMS=0", "WEIR_MAX_STREAMS is set"},
 	{"WEIR_MEMORY_LIMIT=512", "less than 1MiB"},
@@ -103,6 +119,11 @@ func TestWrongSecretsAreNotShown(t *testing.T) {
 		{"OPENAI_BASE_URL=ftp://hush:hush@host/v1", "a value of 23 characters"},
 		{"OPENAI_BASE_URL=hush:hush@host/v1", "a value of 17 characters"},
 		{"OPENAI_BASE_URL=sk-hush", "a value of 7 characters"},
+		{"WEIR_REDIS_URL=hush", "a value of 4 characters"},
+		{"WEIR_REDIS_URL=redis://hush:hu sh@host", "a value of 23 characters"},
+		{"WEIR_REDIS_URL=redis://hush:99hush@host:port", "as %XX"},
+		{"WEIR_REDIS_URL=redis://hush:hush@host/hush", "not the number of a database"},
+		{"WEIR_REDIS_URL='redis://:12#hush@host'", "# is written as %23"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.setting, func(t *testing.T) {
@@ -119,7 +140,7 @@ func TestWrongSecretsAreNotShown(t *testing.T) {
 
 func TestEveryMistakeAtOnce(t *testing.T) {
 	_, err := load(t, "WEIR_RPM=x\nWEIR_HEARTBEAT=1\nWEIR_SECRET=short\n",
-		[]string{"WEIR_ADDR=:8080", "WEIR_TPM=1", "WEIR_STORE=disk"}, "-config=x.yaml")
+		[]string{"WEIR_ADDR=:8080", "WEIR_TPM=1", "WEIR_STORE=tape"}, "-config=x.yaml")
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -199,8 +220,15 @@ func TestWarnings(t *testing.T) {
 			"ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL is ignored: this version does not have the Anthropic provider",
 			"GEMINI_API_KEY is ignored",
 		}},
-		{"set to nothing", "", []string{"ANTHROPIC_API_KEY=", "WEIR_TPM=", "WEIR_REDIS_URL="}, nil},
-		{"disk", "", []string{"WEIR_DATA_DIR=./data", "WEIR_DISK_SYNC=true"}, []string{"WEIR_DATA_DIR, WEIR_DISK_SYNC is ignored"}},
+		{"set to nothing", "", []string{"ANTHROPIC_API_KEY=", "WEIR_TPM=", "WEIR_REDIS_URL=", "WEIR_REDIS_PREFIX="}, nil},
+		{"disk", "", []string{"WEIR_DATA_DIR=./data", "WEIR_DISK_SYNC=os", "WEIR_MEMORY_LIMIT=1MiB"}, nil},
+		{"disk settings without a disk", "WEIR_DATA_DIR=x", []string{"WEIR_STORE=memory", "WEIR_DISK_LIMIT=1GiB"}, []string{
+			"WEIR_DATA_DIR, WEIR_DISK_LIMIT has no effect while the store is memory",
+		}},
+		{"disk settings with a Redis", "", []string{"WEIR_REDIS_URL=unix:///run/redis.sock", "WEIR_DISK_SYNC=os", "WEIR_REDIS_PREFIX=x:"}, []string{
+			"WEIR_DISK_SYNC has no effect while the store is redis",
+		}},
+		{"redis settings without a Redis", "", []string{"WEIR_REDIS_PREFIX=x:"}, []string{"WEIR_REDIS_PREFIX has no effect while the store is disk"}},
 		{"admin for all", "", []string{"WEIR_ADMIN_ADDR=:9091"}, []string{"WEIR_ADMIN_ADDR=:9091 is not loopback"}},
 		{"anonymous with keys", "", []string{"WEIR_ALLOW_ANONYMOUS=true", "WEIR_API_KEYS=some-long-key"}, []string{"WEIR_ALLOW_ANONYMOUS has no effect"}},
 		{
@@ -249,7 +277,7 @@ func TestSizes(t *testing.T) {
 	for text, want := range map[string]int64{
 		"1MiB": 1 << 20, "64mib": 64 << 20, "2 GiB": 2 << 30, "2048KiB": 2 << 20, "1048576": 1 << 20,
 	} {
-		if got, err := parseSize(text); err != nil || got != want {
+		if got, err := parseSize(1)(text); err != nil || got != want {
 			t.Errorf("%s: got %d, %v; want %d", text, got, err, want)
 		}
 	}

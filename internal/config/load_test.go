@@ -35,8 +35,11 @@ func wantDefaults() Config {
 		Addr:              "127.0.0.1:8080",
 		AdminAddr:         "127.0.0.1:9091",
 		OpenAI:            OpenAI{BaseURL: "https://api.openai.com/v1"},
-		Store:             "memory",
+		Store:             "disk",
 		MemoryLimit:       512 << 20,
+		DataDir:           "./data",
+		DiskLimit:         10 << 30,
+		RedisPrefix:       "{weir}:",
 		DetachGrace:       5 * time.Second,
 		OrphanLimit:       10 * time.Minute,
 		Heartbeat:         15 * time.Second,
@@ -64,8 +67,13 @@ func TestEverySetting(t *testing.T) {
 		"OPENAI_API_KEY=sk-0123456789",
 		"OPENAI_BASE_URL=https://llm.example.com/v1/",
 		"WEIR_DEFAULT_MODEL=openai/gpt-5",
-		"WEIR_STORE=memory",
+		"WEIR_STORE=redis",
 		"WEIR_MEMORY_LIMIT=2GiB",
+		"WEIR_DATA_DIR=/var/lib/weir logs",
+		"WEIR_DISK_SYNC=fsync",
+		"WEIR_DISK_LIMIT=16MiB",
+		"WEIR_REDIS_URL=rediss://weir:p%40ss@[::1]:6380/2?write_timeout=1s",
+		"WEIR_REDIS_PREFIX=weir/{a}:",
 		"WEIR_API_KEYS= alpha-key , beta-key ",
 		"WEIR_RPM=60",
 		"WEIR_DETACH_GRACE=0s",
@@ -89,7 +97,11 @@ func TestEverySetting(t *testing.T) {
 		Addr:   ":9000",
 		OpenAI: OpenAI{On: true, Key: "sk-0123456789", BaseURL: "https://llm.example.com/v1"},
 
-		DefaultModel: "openai/gpt-5", Store: "memory", MemoryLimit: 2 << 30,
+		DefaultModel: "openai/gpt-5",
+
+		Store: "redis", MemoryLimit: 2 << 30, DataDir: "/var/lib/weir logs", DiskSync: true, DiskLimit: 16 << 20,
+		RedisURL: "rediss://weir:p%40ss@[::1]:6380/2?write_timeout=1s", RedisPrefix: "weir/{a}:",
+
 		APIKeys: []string{"alpha-key", "beta-key"}, RPM: 60,
 
 		OrphanLimit: time.Hour, Heartbeat: time.Second, Retention: 90 * time.Minute, DrainDelay: 5 * time.Second,
@@ -98,7 +110,10 @@ func TestEverySetting(t *testing.T) {
 		AllowedHosts: []string{"host.docker.internal", "::1"},
 		CORSOrigins:  []string{"https://a.example.com", "null", "http://localhost:3000"},
 		Secret:       "0123456789abcdef",
-		Warnings:     []string{"WEIR_CORS_ORIGINS has null: every sandboxed frame and local file is that origin"},
+		Warnings: []string{
+			"WEIR_DATA_DIR, WEIR_DISK_SYNC, WEIR_DISK_LIMIT has no effect while the store is redis",
+			"WEIR_CORS_ORIGINS has null: every sandboxed frame and local file is that origin",
+		},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %v\nwant %v\nwarnings %q", got, want, got.Warnings)
@@ -139,6 +154,38 @@ func TestOpenAIOnByBaseURLAlone(t *testing.T) {
 	c, err := load(t, "OPENAI_BASE_URL=http://localhost:11434/v1", nil)
 	if err != nil || !c.OpenAI.On || c.OpenAI.BaseURL != "http://localhost:11434/v1" {
 		t.Errorf("got %v, %v", c.OpenAI, err)
+	}
+}
+
+func TestStore(t *testing.T) {
+	const url = "WEIR_REDIS_URL=redis://localhost"
+	tests := []struct {
+		name, env string
+		environ   []string
+		store     string
+		refused   string // what the error says; empty for none
+	}{
+		{"said", "", []string{"WEIR_STORE=memory"}, "memory", ""},
+		{"a Redis is named", url, nil, "redis", ""},
+		{"… and said", url, []string{"WEIR_STORE=redis"}, "redis", ""},
+		{"… and unsaid", url, []string{"WEIR_REDIS_URL="}, "disk", ""},
+		{"… and nothing said", url, []string{"WEIR_STORE="}, "redis", ""},
+		{"a Redis and a disk", url, []string{"WEIR_STORE=disk"}, "", "WEIR_REDIS_URL: is set from .env, which means the redis store, but WEIR_STORE is disk; unset one of them"},
+		{"a Redis and memory", "WEIR_STORE=memory", []string{url}, "", "WEIR_REDIS_URL: is set, which means the redis store, but WEIR_STORE is memory from .env; unset one"},
+		{"no Redis", "", []string{"WEIR_STORE=redis"}, "", "set WEIR_REDIS_URL, for example WEIR_REDIS_URL=redis://localhost:6379"},
+		{"a wrong Redis is one", "", []string{"WEIR_STORE=redis", "WEIR_REDIS_URL=localhost"}, "", "WEIR_REDIS_URL: got"},
+		{"a wrong store is none", url, []string{"WEIR_STORE=Disk"}, "", "WEIR_STORE: got"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := load(t, tt.env, tt.environ)
+			switch {
+			case tt.refused == "" && (err != nil || c.Store != tt.store):
+				t.Errorf("got %q, %v; want %s", c.Store, err, tt.store)
+			case tt.refused != "" && (err == nil || !strings.Contains(err.Error(), tt.refused) || strings.Contains(err.Error(), "\n")):
+				t.Errorf("got %v, want %q alone", err, tt.refused)
+			}
+		})
 	}
 }
 
@@ -222,6 +269,14 @@ func TestEnvFile(t *testing.T) {
 			t.Errorf("got %v, %v", c, err)
 		}
 	})
+	t.Run("braces and colons", func(t *testing.T) {
+		for _, value := range []string{"{weir}:", "'{weir}:'", "\"{weir}:\"", "{weir}: # comment"} {
+			c, err := load(t, "WEIR_REDIS_PREFIX="+value+"\nWEIR_REDIS_URL=redis://:p%40ss@[::1]:6379/1?a=b\n", nil)
+			if err != nil || c.RedisPrefix != "{weir}:" || c.RedisURL != "redis://:p%40ss@[::1]:6379/1?a=b" {
+				t.Errorf("%s: got %q, %q, %v", value, c.RedisPrefix, c.RedisURL, err)
+			}
+		}
+	})
 	t.Run("weir.yaml present", func(t *testing.T) {
 		t.Chdir(t.TempDir())
 		write(t, "weir.yaml", "")
@@ -280,6 +335,7 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 		"OPENAI_BASE_URL=http://user:hidden-password@localhost:1/v1",
 		"WEIR_API_KEYS=hidden-key-1,hidden-key-2",
 		"WEIR_SECRET=hidden-signing-secret",
+		"WEIR_REDIS_URL=redis://hidden-user:hidden-password@localhost:2/3?password=hidden",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -293,7 +349,7 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 	if strings.Contains(log.String(), "hidden") {
 		t.Errorf("a secret shows:\n%s", log.String())
 	}
-	for _, want := range []string{"config.api_keys=2", "config.openai.key_set=true", "http://localhost:1/v1", "secret_set=true"} {
+	for _, want := range []string{"config.api_keys=2", "config.openai.key_set=true", "http://localhost:1/v1", "redis://localhost:2/3", "secret_set=true"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("%s is missing:\n%s", want, log.String())
 		}

@@ -149,7 +149,8 @@ func parseBaseURL(text string) (string, error) {
 	return strings.TrimRight(text, "/"), nil
 }
 
-func parseModel(text string) (string, error) {
+// parseName reads a name that is passed on as it is.
+func parseName(text string) (string, error) {
 	if !printable(text) {
 		return "", errors.New("it has a space, or a character that is not printable ASCII")
 	}
@@ -161,17 +162,77 @@ func parseModel(text string) (string, error) {
 
 func parseStore(text string) (string, error) {
 	switch text {
-	case StoreMemory:
+	case StoreDisk, StoreMemory, StoreRedis:
 		return text, nil
-	case "disk", "redis":
-		return "", fmt.Errorf("the %s store is not built in this version; use memory", text)
 	default:
 		return "", errors.New("there is no such store")
 	}
 }
 
-// parseSize reads a number of bytes, with a binary unit or without.
-func parseSize(text string) (int64, error) {
+func parseDir(text string) (string, error) {
+	if text == "~" || strings.HasPrefix(text, "~/") {
+		return "", errors.New("only a shell knows what ~ is")
+	}
+	return text, nil
+}
+
+// parseDiskSync reports whether every write waits for the disk.
+func parseDiskSync(text string) (bool, error) {
+	switch text {
+	case "os", "fsync":
+		return text == "fsync", nil
+	default:
+		return false, errors.New("it is neither of the two")
+	}
+}
+
+// parseRedisURL checks what every client of Redis agrees on; the query is for
+// the one that is used.
+func parseRedisURL(text string) (string, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "", errors.New("it is not a URL (in a password, special characters are written as %XX)") // the parser's own error quotes it
+	}
+	switch {
+	case u.Scheme != "redis" && u.Scheme != "rediss" && u.Scheme != "unix":
+		return "", errors.New("its scheme is not redis, rediss or unix")
+	case strings.Contains(text, "#"):
+		return "", errors.New("it has a fragment (in a password, # is written as %23)")
+	case u.Scheme == "unix":
+		if u.Host != "" || !strings.HasPrefix(u.Path, "/") {
+			return "", errors.New("it has no absolute path (unix: is followed by three slashes)")
+		}
+		return text, nil
+	case !validHost(u.Hostname()):
+		return "", errors.New("it has no host, or one that is no IP address and no host name")
+	}
+	if port := u.Port(); port != "" {
+		if err := checkPort(port); err != nil {
+			return "", err
+		}
+	}
+	if u.Path != "" {
+		database, _ := strings.CutPrefix(u.Path, "/")
+		if _, err := strconv.ParseUint(database, 10, 31); err != nil {
+			return "", errors.New("its path is not the number of a database")
+		}
+	}
+	return text, nil
+}
+
+// parseSize reads a number of bytes, with a binary unit or without, that is at
+// least so many MiB.
+func parseSize(mebibytes int64) func(string) (int64, error) {
+	return func(text string) (int64, error) {
+		size, err := parseBytes(text)
+		if err == nil && size < mebibytes<<20 {
+			return 0, fmt.Errorf("it is less than %dMiB", mebibytes)
+		}
+		return size, err
+	}
+}
+
+func parseBytes(text string) (int64, error) {
 	number, unit := strings.ToLower(text), int64(1)
 	for suffix, bytes := range map[string]int64{"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30} {
 		if rest, ok := strings.CutSuffix(number, suffix); ok {
@@ -186,10 +247,7 @@ func parseSize(text string) (int64, error) {
 	if int64(n) > math.MaxInt64/unit {
 		return 0, errors.New("it is too large")
 	}
-	if size := int64(n) * unit; size >= 1<<20 {
-		return size, nil
-	}
-	return 0, errors.New("it is less than 1MiB")
+	return int64(n) * unit, nil
 }
 
 // parseCount reads a limit, where 0 means none.

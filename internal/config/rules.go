@@ -19,9 +19,6 @@ type notBuilt struct {
 var notBuiltNames = []notBuilt{
 	{"WEIR_TPM", "token limits", "a limit that nobody keeps is dangerous; unset it"},
 	{"WEIR_MAX_STREAMS", "limits of concurrent streams", "a limit that nobody keeps is dangerous; unset it"},
-	{"WEIR_REDIS_URL", "the redis store", "unset it and use WEIR_STORE=memory"},
-	{"WEIR_DATA_DIR", "the disk store (streams live in memory and end with the process)", ""},
-	{"WEIR_DISK_SYNC", "the disk store (streams live in memory and end with the process)", ""},
 	{"ANTHROPIC_API_KEY", "the Anthropic provider", ""},
 	{"ANTHROPIC_BASE_URL", "the Anthropic provider", ""},
 	{"GEMINI_API_KEY", "the Gemini provider", ""},
@@ -55,6 +52,45 @@ func checkNotBuilt(c *Config, src sources) error {
 			strings.Join(names[what], ", "), what))
 	}
 	return errors.Join(problems...)
+}
+
+// chooseStore has a Redis that is named be the store, and warns of settings
+// that belong to another store. Two answers to the question which one is meant
+// are an error: a wrong guess would lose streams, or write them where they are
+// not to be.
+func chooseStore(c *Config, src sources, wrong map[string]bool) error {
+	store, redis := src.lookup("WEIR_STORE"), src.lookup("WEIR_REDIS_URL")
+	if wrong["WEIR_STORE"] {
+		return nil
+	}
+	switch {
+	case redis.text != "" && store.text != "" && c.Store != StoreRedis:
+		return fmt.Errorf("WEIR_REDIS_URL: is set%s, which means the redis store, but WEIR_STORE is %s%s; unset one of them",
+			redis.from, c.Store, store.from)
+	case redis.text != "":
+		c.Store = StoreRedis
+	case c.Store == StoreRedis:
+		return fmt.Errorf("WEIR_STORE: is redis%s, but nothing says where that is; set WEIR_REDIS_URL, for example WEIR_REDIS_URL=redis://localhost:6379",
+			store.from)
+	}
+	var idle []string
+	for _, v := range variables {
+		if of := storeOf[v.name]; of != "" && of != c.Store && src.given(v.name) {
+			idle = append(idle, v.name)
+		}
+	}
+	if len(idle) > 0 {
+		c.Warnings = append(c.Warnings, fmt.Sprintf("%s has no effect while the store is %s", strings.Join(idle, ", "), c.Store))
+	}
+	return nil
+}
+
+// storeOf names the store of the settings that only one store has.
+var storeOf = map[string]string{
+	"WEIR_DATA_DIR":     StoreDisk,
+	"WEIR_DISK_SYNC":    StoreDisk,
+	"WEIR_DISK_LIMIT":   StoreDisk,
+	"WEIR_REDIS_PREFIX": StoreRedis,
 }
 
 // checkTogether finds settings that are right each by itself but not together.

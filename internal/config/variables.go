@@ -43,15 +43,30 @@ var variables = []variable{
 	},
 	{
 		name: "WEIR_DEFAULT_MODEL", takes: "a model name without spaces", example: "gpt-5-mini",
-		set: into(parseModel, func(c *Config) *string { return &c.DefaultModel }),
+		set: into(parseName, func(c *Config) *string { return &c.DefaultModel }),
 	},
 	{
-		name: "WEIR_STORE", def: StoreMemory, takes: "memory", example: StoreMemory,
+		name: "WEIR_STORE", def: StoreDisk, takes: "disk, memory or redis", example: StoreDisk,
 		set: into(parseStore, func(c *Config) *string { return &c.Store }),
 	},
+	size("WEIR_MEMORY_LIMIT", "512MiB", 1, func(c *Config) *int64 { return &c.MemoryLimit }),
 	{
-		name: "WEIR_MEMORY_LIMIT", def: "512MiB", takes: "a size of at least 1MiB, in KiB, MiB, GiB or bytes", example: "512MiB",
-		set: into(parseSize, func(c *Config) *int64 { return &c.MemoryLimit }),
+		name: "WEIR_DATA_DIR", def: "./data", takes: "the path of a directory", example: "./data",
+		set: into(parseDir, func(c *Config) *string { return &c.DataDir }),
+	},
+	{
+		name: "WEIR_DISK_SYNC", def: "os", takes: "os or fsync", example: "fsync",
+		set: into(parseDiskSync, func(c *Config) *bool { return &c.DiskSync }),
+	},
+	size("WEIR_DISK_LIMIT", "10GiB", 16, func(c *Config) *int64 { return &c.DiskLimit }),
+	{
+		name: "WEIR_REDIS_URL", takes: "redis://[user:password@]host[:port][/database], the same with rediss for TLS, or unix:///path",
+		example: "redis://localhost:6379", secret: true,
+		set: into(parseRedisURL, func(c *Config) *string { return &c.RedisURL }),
+	},
+	{
+		name: "WEIR_REDIS_PREFIX", def: "{weir}:", takes: "up to 256 printable ASCII characters without spaces", example: "{weir}:",
+		set: into(parseName, func(c *Config) *string { return &c.RedisPrefix }),
 	},
 	{
 		name: "WEIR_API_KEYS", takes: "different keys, comma separated, each of at least 8 printable ASCII characters without spaces",
@@ -105,6 +120,15 @@ func duration(name, def string, min time.Duration, field func(*Config) *time.Dur
 		takes = "a duration of more than 0s"
 	}
 	return variable{name: name, def: def, takes: takes, example: def, set: into(parseDuration(min), field)}
+}
+
+// size is a setting of at least so many MiB.
+func size(name, def string, mebibytes int64, field func(*Config) *int64) variable {
+	return variable{
+		name: name, def: def, example: def,
+		takes: fmt.Sprintf("a size of at least %dMiB, in KiB, MiB, GiB or bytes", mebibytes),
+		set:   into(parseSize(mebibytes), field),
+	}
 }
 
 // boolean is a setting that is off by default.
