@@ -10,10 +10,10 @@ RUN mkdir /data
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /weir /weir
-# Empty, and the user's own: a new volume is made after it.
+# WEIR_DATA_DIR, ./data, is here. Empty, and the user's own: a new volume is made
+# after it.
 COPY --from=build --chown=65532:65532 /data /data
 VOLUME /data
-ENV WEIR_DATA_DIR=/data
 USER 65532:65532
 # Reachable from outside the container, so it starts only with WEIR_API_KEYS (or
 # with WEIR_ALLOW_ANONYMOUS=true).

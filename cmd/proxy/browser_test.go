@@ -36,7 +36,7 @@ type running struct {
 
 func startProxy(t *testing.T, environ ...string) *running {
 	t.Helper()
-	environ = append([]string{"WEIR_ADMIN_ADDR=", "WEIR_DRAIN_GRACE=0s"}, environ...)
+	environ = append([]string{"WEIR_ADMIN_ADDR=", "WEIR_DRAIN_GRACE=0s", "WEIR_DATA_DIR=" + t.TempDir()}, environ...)
 	cfg, err := config.Load([]string{"-addr", "127.0.0.1:0", "-env", os.DevNull}, environ, os.Stderr)
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +45,10 @@ func startProxy(t *testing.T, environ ...string) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := build(cfg, slog.New(slog.DiscardHandler))
+	p, err := build(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	over := make(chan error, 1)
 	go func() { over <- p.run(ctx, listener) }()

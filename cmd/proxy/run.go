@@ -109,11 +109,12 @@ func serve(ctx context.Context, cfg config.Config, logger *slog.Logger) error {
 		listener.Close()
 		return err
 	}
-	return errors.Join(p.run(ctx, listener), p.store.Close())
+	return p.run(ctx, listener)
 }
 
-// run owns the listener.
-func (p *proxy) run(ctx context.Context, listener net.Listener) error {
+// run owns the listener, and closes the store in the end.
+func (p *proxy) run(ctx context.Context, listener net.Listener) (err error) {
+	defer func() { err = errors.Join(err, p.store.Close()) }()
 	admin, err := p.startAdmin()
 	if err != nil {
 		listener.Close()

@@ -76,6 +76,9 @@ func (b *block) bytes(offset int64, n int) ([]byte, error) {
 	if offset < b.from || end > b.from+int64(len(b.data)) {
 		const behind = 1 << 10 // the payload, when the header is asked for
 		size := max(n+behind, b.size)
+		if len(b.data) > 0 && end+chainBlock < b.from {
+			size = max(n+behind, recordBlock) // the stream's records lie far apart
+		}
 		b.from = max(0, end+behind-int64(size))
 		b.data = slices.Grow(b.data[:0], size)[:size]
 		read, err := b.file.ReadAt(b.data, b.from)
