@@ -19,6 +19,8 @@ const (
 	CodeInterrupted          = "interrupted"   // the server stopped, or crashed
 	CodeProducerLost         = "producer_lost" // the replica that generated it is gone
 	CodeLogDamaged           = "log_damaged"   // the stored log lost events
+	CodeStoreFull            = "store_full"    // there was no room for the rest
+	CodeStoreUnavailable     = "store_unavailable"
 	CodeCancelled            = "cancelled"
 	CodeInternal             = "internal_error"
 )
@@ -145,5 +147,12 @@ func AsError(err error) *Error {
 	if errors.As(err, &e) {
 		return e
 	}
-	return &Error{Message: "The generation failed inside the proxy.", Type: "server_error", Code: CodeInternal, Retryable: true}
+	failed := &Error{Message: "The generation failed inside the proxy.", Type: "server_error", Code: CodeInternal, Retryable: true}
+	switch {
+	case errors.Is(err, ErrFull):
+		failed.Message, failed.Code = "The server has no room to keep the rest of the answer.", CodeStoreFull
+	case errors.Is(err, ErrUnavailable):
+		failed.Message, failed.Code = "The server could not keep the rest of the answer.", CodeStoreUnavailable
+	}
+	return failed
 }

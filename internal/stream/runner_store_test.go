@@ -210,7 +210,7 @@ func TestAppendFails(t *testing.T) {
 			over(t, store, func(h *harness) {
 				events, end := h.run(tokens(10, time.Second))
 				h.wantFailure(events, end, stream.AsError(failure), failure.Error())
-				h.wantEnd(end, stream.StateError, stream.CodeInternal, 3*time.Second)
+				h.wantEnd(end, stream.StateError, stream.AsError(failure).Code, 3*time.Second)
 				if text(events) != "token 1|token 2" {
 					h.Errorf("tokens %q", text(events))
 				}

@@ -214,4 +214,11 @@ func TestAsError(t *testing.T) {
 	if want := stream.CodeInternal + ": " + got.Message; got.Error() != want || strings.Contains(want, "sk-secret") {
 		t.Errorf("%q, want %q", got.Error(), want)
 	}
+	for err, code := range map[error]string{
+		stream.ErrFull: stream.CodeStoreFull, stream.ErrUnavailable: stream.CodeStoreUnavailable,
+	} {
+		if got := stream.AsError(fmt.Errorf("append: %w: disk /dev/sda", err)); got.Code != code || strings.Contains(got.Error(), "sda") {
+			t.Errorf("%v: %+v", err, got)
+		}
+	}
 }
