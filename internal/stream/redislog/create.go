@@ -32,8 +32,8 @@ func (s *Store) Create(ctx context.Context, meta stream.Meta) (stream.Writer, er
 func (s *Store) admit(w *writer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return fmt.Errorf("create: %w: the store is closed", stream.ErrUnavailable)
+	if s.isClosed() {
+		return fmt.Errorf("create: %w", errClosed)
 	}
 	if s.writers[w.meta.ID] != nil {
 		return fmt.Errorf("create: %w", stream.ErrExists)

@@ -40,8 +40,8 @@ const checkEvery = 5 * time.Second
 func (s *Store) mirror(id string, running bool) (*mirror, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return nil, fmt.Errorf("%w: the store is closed", stream.ErrUnavailable)
+	if s.isClosed() {
+		return nil, errClosed
 	}
 	m := s.mirrors[id]
 	if m == nil {

@@ -69,11 +69,11 @@ type Store struct {
 	nudge         chan struct{}
 	frozen        atomic.Bool // a test's: neither renews its lease nor hears of anything
 
+	done   chan struct{} // closed when the store is: nothing is taken in hand any more
 	cancel context.CancelFunc
 	all    sync.WaitGroup // every goroutine
 
 	mu      sync.Mutex
-	closed  bool               // guarded by mu
 	writers map[string]*writer // guarded by mu; streams produced here, or being created
 	mirrors map[string]*mirror // guarded by mu; streams read here
 }
@@ -89,7 +89,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		client: client, keys: keys(o.Prefix), token: rand.Text(),
 		retention: o.Retention, lease: o.Lease, now: o.Now, logger: o.Logger,
 		streamBacklog: o.StreamBacklog, backlog: semaphore.NewWeighted(o.Backlog),
-		notices: make(chan string, 1024), nudge: make(chan struct{}, 1),
+		done: make(chan struct{}), notices: make(chan string, 1024), nudge: make(chan struct{}, 1),
 		writers: map[string]*writer{}, mirrors: map[string]*mirror{},
 	}
 	s.queue.wake = make(chan struct{}, senders)
@@ -178,11 +178,11 @@ func (s *Store) start() {
 // that still run are left to their lease.
 func (s *Store) Close() {
 	s.mu.Lock()
-	if s.closed {
+	if s.isClosed() {
 		s.mu.Unlock()
 		return
 	}
-	s.closed = true
+	close(s.done)
 	idle := len(s.writers) == 0
 	for _, m := range s.mirrors {
 		m.cancel()
@@ -227,6 +227,15 @@ func (s *Store) Secret(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("read the secret: %w", storeError(err))
 	}
 	return secret, nil
+}
+
+func (s *Store) isClosed() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
 }
 
 func (s *Store) retentionMS() string { return milliseconds(s.retention) }

@@ -17,6 +17,8 @@ import (
 // come back with a cursor, which will find itself beyond the end.
 var errTail = errors.New("redis: the server lost events of the stream's end")
 
+var errClosed = fmt.Errorf("%w: the store is closed", stream.ErrUnavailable)
+
 // writer is a stream that is produced here. What was accepted goes to the
 // server in order, and from there, so to speak, to the readers: log holds
 // exactly what the server is known to have had.
@@ -85,6 +87,8 @@ func (w *writer) Append(ctx context.Context, events []stream.Event) error {
 			return w.takeInHand(b)
 		case <-w.store.health.failing():
 			return w.takeInHand(b)
+		case <-w.store.done:
+			return w.takeInHand(b)
 		}
 		w.mu.Lock()
 		over, err := b.over, b.err
@@ -144,6 +148,9 @@ func (w *writer) accept(b *batch, events []stream.Event) error {
 	if w.err != nil || len(events) == 0 {
 		return w.err
 	}
+	if w.store.isClosed() {
+		return errClosed
+	}
 	for i := range events {
 		w.accepted++
 		events[i].Seq, b.events[i].Seq = w.accepted, w.accepted
@@ -167,6 +174,9 @@ func (w *writer) takeInHand(b *batch) error {
 	defer w.mu.Unlock()
 	if b.over {
 		return b.err
+	}
+	if w.store.isClosed() {
+		return errClosed // nobody will send it
 	}
 	b.inHand = true
 	return nil
