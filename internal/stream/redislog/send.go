@@ -210,12 +210,12 @@ func (s *Store) sendParts(ctx context.Context, parts []part) error {
 // appendCall returns the refused parts' answers.
 func (s *Store) appendCall(ctx context.Context, parts []part) (map[int]refusal, error) {
 	names := make([]string, 0, 2*len(parts))
-	args := make([]string, 0, 1+4*len(parts))
+	args := make([]string, 0, 1+5*len(parts))
 	args = append(args, s.token)
 	for _, p := range parts {
 		id := p.w.meta.ID
 		names = append(names, s.keys.log(id), s.keys.meta(id))
-		args = append(args, strconv.FormatUint(p.events[0].Seq, 10), strconv.Itoa(len(p.events)))
+		args = append(args, strconv.FormatUint(p.events[0].Seq-1, 10), strconv.FormatUint(p.events[len(p.events)-1].Seq, 10), strconv.Itoa(len(p.events)))
 		for _, e := range p.events {
 			args = append(args, e.Type, rueidis.BinaryString(e.Data))
 		}

@@ -304,7 +304,11 @@ func (w *writer) flushed(ctx context.Context) error {
 // Book implements stream.Writer.
 func (w *writer) Book(ctx context.Context, summary stream.Summary) error {
 	s := w.store
-	s.forget(w.meta.ID)
+	select {
+	case <-w.sealed:
+		s.forget(w.meta.ID)
+	default: // its end could not be written, and may be yet
+	}
 	data, err := json.Marshal(summary)
 	if err != nil {
 		return fmt.Errorf("book %s: %w", w.meta.ID, err)
