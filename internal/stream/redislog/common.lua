@@ -52,10 +52,11 @@ local function seal(id, how)
 
   redis.call('PUBLISH', log, news(tonumber(seq), {how}))
   if producer ~= how.sealer then
-    -- The message may be lost; what stands in the set is not.
+    -- The message may be lost; what stands in the set is not. A producer that
+    -- is away for longer counts what it runs.
     local notices = p .. 'notices:' .. producer
     redis.call('SADD', notices, id)
-    redis.call('PEXPIRE', notices, 3600000)
+    redis.call('PEXPIRE', notices, how.retention)
     redis.call('PUBLISH', notices, id)
   end
   return seq

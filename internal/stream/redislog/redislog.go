@@ -183,20 +183,17 @@ func (s *Store) Close() {
 		return
 	}
 	close(s.done)
-	idle := len(s.writers) == 0
 	for _, m := range s.mirrors {
 		m.cancel()
 	}
 	s.mu.Unlock()
 	s.cancel()
 	s.all.Wait()
-	if idle {
-		s.leave()
-	}
+	s.leave()
 	s.client.Close()
 }
 
-// leave gives the lease back, for it protects nothing.
+// leave gives the lease back if it protects nothing any more.
 func (s *Store) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), quitTimeout)
 	defer cancel()

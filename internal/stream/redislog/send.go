@@ -60,8 +60,9 @@ type part struct {
 
 // send brings events to the server until ctx ends.
 func (s *Store) send(ctx context.Context) {
-	wait := minBackoff
+	wait, failing := minBackoff, time.Time{}
 	for {
+		began := time.Now()
 		parts, err := s.gather(ctx)
 		if len(parts) == 0 && err == nil {
 			select {
@@ -75,13 +76,17 @@ func (s *Store) send(ctx context.Context) {
 			err = s.sendParts(ctx, parts)
 		}
 		if err == nil {
-			wait = minBackoff
+			wait, failing = minBackoff, time.Time{}
 			if s.health.set(true) {
 				s.logger.Info("redis: the server answers again")
 			}
 			continue
 		}
-		if s.health.set(false) && ctx.Err() == nil {
+		if failing.IsZero() {
+			failing = began
+		}
+		// A connection that was cut is worth a second try before it is news.
+		if time.Since(failing) >= sendTimeout && s.health.set(false) && ctx.Err() == nil {
 			s.logger.Warn("redis: the server does not answer; events are taken in hand", "error", err)
 		}
 		if wait = backOff(ctx, wait); ctx.Err() != nil {
