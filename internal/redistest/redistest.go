@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -32,6 +33,7 @@ type Config struct {
 // Server is a running server, or one that was stopped.
 type Server struct {
 	t      testing.TB
+	binary string
 	config Config
 	port   int
 	dir    string
@@ -44,27 +46,48 @@ type Server struct {
 // startWait is how long a server may take to answer.
 const startWait = 20 * time.Second
 
-// Start runs a server until the test ends. Without the redis-server binary the
-// test is skipped.
+// Start runs a server until the test ends. Where none is installed the test is
+// skipped.
 func Start(t testing.TB, c Config) *Server {
 	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		t.Skip("redis-server is not installed (apt-get install redis-tools redis-server)")
+	binary := find()
+	if binary == "" {
+		t.Skip("redis-server is not installed (apt-get install redis-tools)")
 	}
-	s := &Server{t: t, config: c, port: freePort(t), dir: t.TempDir()}
+	s := &Server{t: t, binary: binary, config: c, port: FreePort(t), dir: t.TempDir()}
 	t.Cleanup(s.Kill)
 	s.Start()
 	return s
 }
 
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// find returns the server's program. Debian's redis-tools has it too, as one of
+// its tools: it goes by the name that it is called with.
+func find() string {
+	for _, name := range []string{"redis-server", "valkey-server", "redis-check-rdb"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return ""
+}
+
+// FreePort returns a port that a client can't be given for a connection of its
+// own while the server is away: one that goes on dialling might get it, and be
+// connected to itself.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	for {
+		port := 10000 + rand.IntN(20000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			if t.Context().Err() != nil {
+				t.Fatalf("find a port: %v", err)
+			}
+			continue
+		}
+		_ = l.Close()
+		return port
+	}
 }
 
 // URL of the server.
@@ -88,7 +111,7 @@ func (s *Server) PID() int {
 func (s *Server) Start() {
 	s.t.Helper()
 	args := []string{
-		"--port", fmt.Sprint(s.port), "--bind", "127.0.0.1", "--dir", s.dir, "--save", "",
+		"redis-server", "--port", fmt.Sprint(s.port), "--bind", "127.0.0.1", "--dir", s.dir, "--save", "",
 		"--logfile", filepath.Join(s.dir, "log"), "--maxmemory-policy", "noeviction",
 	}
 	if s.config.AOF != "" {
@@ -97,7 +120,8 @@ func (s *Server) Start() {
 	if s.config.MaxMemory != "" {
 		args = append(args, "--maxmemory", s.config.MaxMemory)
 	}
-	cmd := exec.Command("redis-server", append(args, s.config.Args...)...)
+	cmd := exec.Command(s.binary)
+	cmd.Args = append(args, s.config.Args...)
 	if err := cmd.Start(); err != nil {
 		s.t.Fatalf("start redis-server: %v", err)
 	}
@@ -154,12 +178,15 @@ func (s *Server) ask(ctx context.Context, command string) (string, error) {
 }
 
 // FlushAll empties the server.
-func (s *Server) FlushAll() {
+func (s *Server) FlushAll() { s.Command("FLUSHALL") }
+
+// Command has the server do something that it answers with OK.
+func (s *Server) Command(command string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), startWait)
 	defer cancel()
-	if answer, err := s.ask(ctx, "FLUSHALL"); err != nil || answer != "+OK" {
-		s.t.Fatalf("FLUSHALL: %q, %v", answer, err)
+	if answer, err := s.ask(ctx, command); err != nil || answer != "+OK" {
+		s.t.Fatalf("%s: %q, %v", command, answer, err)
 	}
 }
 

@@ -17,6 +17,11 @@ import (
 // Status implements stream.Catalog.
 func (s *Store) Status(ctx context.Context, id string) (stream.Status, error) {
 	status, err := s.look(ctx, id)
+	if w := s.writer(id); w != nil && w.ours(err) {
+		w.resendAll() // the server lost it, and gets it back
+		last, _ := w.log.Last()
+		return stream.Status{Meta: w.meta, LastSeq: last}, nil
+	}
 	if err != nil {
 		return stream.Status{}, fmt.Errorf("status: %w", err)
 	}

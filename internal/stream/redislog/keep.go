@@ -96,6 +96,9 @@ func (k *keeper) renew(ctx context.Context) {
 			k.heeded = append(k.heeded, id)
 		}
 	}
+	if len(k.heeded) > 0 {
+		s.nudgeKeeper() // there may be more, and these may go
+	}
 	if int(r.running) == len(s.running()) {
 		k.suspects = nil
 		return
@@ -186,7 +189,12 @@ const reapChunk = 100
 
 // reap ends the streams of replicas that have been silent for a lease.
 func (s *Store) reap(ctx context.Context) {
-	end := lostEvent()
+	end, total := lostEvent(), 0
+	defer func() {
+		if total > 0 {
+			s.logger.Warn("redis: ended the streams of a replica that is lost", "streams", total)
+		}
+	}()
 	for ctx.Err() == nil {
 		answer, err := s.run(ctx, reapScript, []string{s.keys.replicas(), s.keys.pulse()}, []string{
 			string(s.keys), s.token, milliseconds(s.lease), strconv.Itoa(reapChunk), end.Type, string(end.Data),
@@ -196,9 +204,8 @@ func (s *Store) reap(ctx context.Context) {
 			s.logger.Debug("redis: look for lapsed leases", "error", err)
 			return
 		}
-		if answer[0] != "0" {
-			s.logger.Warn("redis: ended streams of a replica that is lost", "streams", answer[0])
-		}
+		ended, _ := strconv.Atoi(answer[0])
+		total += ended
 		if answer[1] == "0" {
 			return
 		}

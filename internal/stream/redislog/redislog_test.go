@@ -75,3 +75,13 @@ func TestContractAcrossCrashes(t *testing.T) {
 		}}
 	})
 }
+
+// One node of a cluster is enough to refuse keys of two slots in one script.
+func TestContractInClusterMode(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{Args: []string{"--cluster-enabled", "yes"}})
+	server.Command("CLUSTER ADDSLOTSRANGE 0 16383")
+	storetest.RunShared(t, func(t *testing.T, o storetest.Options) (a, b stream.Log) {
+		options := Options{URL: server.URL(), Prefix: prefix(), Retention: o.Retention, Now: o.Now}
+		return open(t, options), open(t, options)
+	})
+}

@@ -40,7 +40,9 @@ func (s *Store) seal(ctx context.Context, id string, terminal stream.Event, by s
 		if err := w.flushed(ctx); err != nil {
 			return false, err
 		}
-		shown, _ = w.log.Last()
+		if !w.over() { // or the server will not get back what it may have lost
+			shown, _ = w.log.Last()
+		}
 	}
 	answer, err := s.run(ctx, sealScript, []string{s.keys.log(id), s.keys.meta(id)}, []string{
 		string(s.keys), id, s.token, strconv.FormatUint(shown, 10), terminal.Type, string(terminal.Data),

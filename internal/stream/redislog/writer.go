@@ -34,13 +34,14 @@ type writer struct {
 	created  bool                // guarded by the store's mu; the server has the stream
 
 	mu       sync.Mutex
-	accepted uint64        // guarded by mu; events that have a seq
-	stored   uint64        // guarded by mu; of them, what the server has; less than log when it lost some
-	pending  []*batch      // guarded by mu; accepted, not in log
-	queued   bool          // guarded by mu; with the senders
-	lost     bool          // guarded by mu; the server does not know the stream any more
-	err      error         // guarded by mu; why nothing can be appended any more
-	changed  chan struct{} // guarded by mu; nil unless somebody waits for a change
+	accepted uint64         // guarded by mu; events that have a seq
+	stored   uint64         // guarded by mu; of them, what the server has; less than log when it lost some
+	pending  []*batch       // guarded by mu; accepted, not in log
+	queued   bool           // guarded by mu; with the senders
+	lost     bool           // guarded by mu; the server does not know the stream any more
+	err      error          // guarded by mu; why nothing can be appended any more
+	changed  chan struct{}  // guarded by mu; nil unless somebody waits for a change
+	scratch  []stream.Event // guarded by mu; settle's
 }
 
 // batch is what one Append brought.
@@ -187,7 +188,11 @@ func (w *writer) settle() {
 	for len(w.pending) > 0 && w.pending[0].events[0].Seq <= w.stored {
 		b := w.pending[0]
 		n := min(w.stored-b.events[0].Seq+1, uint64(len(b.events)))
-		if _, err := w.log.Append(b.events[:n]); err != nil {
+		// A copy, for the log sets the seqs again, and a sender may be reading.
+		w.scratch = append(w.scratch[:0], b.events[:n]...)
+		_, err := w.log.Append(w.scratch)
+		clear(w.scratch)
+		if err != nil {
 			return // sealed: finish has shown what there was
 		}
 		if b.events = b.events[n:]; len(b.events) > 0 {
