@@ -43,11 +43,11 @@ type Options struct {
 
 // How long calls may take.
 const (
-	callTimeout = 4 * time.Second // of the contract's methods: less than the 5 s after which a store is unreachable
+	callTimeout = 3 * time.Second // of the contract's methods; with a wait for a connection less than the 5 s after which a store is unreachable
 	sendTimeout = time.Second     // of an append, before the events are taken in hand
 	lookTimeout = time.Second     // of a look at what could be done without
 	quitTimeout = time.Second     // of what Close still has to say
-	dialTimeout = 2 * time.Second
+	connTimeout = 1500 * time.Millisecond
 )
 
 // Store implements stream.Log.
@@ -136,13 +136,14 @@ func connect(ctx context.Context, url string) (rueidis.Client, error) {
 	options.DisableCache = true
 	// A server that went silent is noticed by a ping after KeepAlive that is
 	// not answered in ConnWriteTimeout: together less than callTimeout, so that
-	// a call does not hang behind the full pipeline of a dead connection.
+	// a call does not hang behind the full pipeline of a dead connection. A call
+	// may have to wait for another's attempt to connect, whatever its ctx says.
 	options.Dialer.KeepAlive = time.Second
 	if options.Dialer.Timeout == 0 {
-		options.Dialer.Timeout = dialTimeout
+		options.Dialer.Timeout = connTimeout
 	}
 	if options.ConnWriteTimeout == 0 {
-		options.ConnWriteTimeout = dialTimeout
+		options.ConnWriteTimeout = connTimeout
 	}
 	// Half a MiB each way, for each of a handful of connections, is for more
 	// than one process has to say.
