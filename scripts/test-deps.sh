@@ -18,6 +18,11 @@ have_chromium() {
 	return 1
 }
 
+have_redis() {
+	# They are one program, which goes by the name it is called with.
+	command -v redis-server >/dev/null || command -v redis-check-rdb >/dev/null
+}
+
 say() { echo "test-deps: $*" >&2; }
 
 install() {
@@ -52,12 +57,15 @@ packages=
 have_cc || packages="$packages gcc libc6-dev"
 # Without a font the browser draws no text.
 have_chromium || packages="$packages chromium fonts-dejavu-core"
+# The server without the service that the package redis-server would start.
+have_redis || packages="$packages redis-tools"
 # shellcheck disable=SC2086 # a list of words
 [ -z "$packages" ] || install $packages
 
 failed=
 have_cc || missing "no C compiler (apt-get install gcc libc6-dev): the tests run without the race detector"
 have_chromium || missing "no Chromium (apt-get install chromium): the browser tests are skipped"
+have_redis || missing "no Redis (apt-get install redis-tools): its store is not tested"
 if [ -n "$failed" ] && [ "${CI:-}" = true ]; then
 	say "CI=true: a missing dependency is a failure"
 	exit 1

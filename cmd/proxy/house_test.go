@@ -41,6 +41,7 @@ var onlyImporter = map[string]string{
 	"github.com/joho/godotenv":          "weir/internal/config",
 	"golang.org/x/time/rate":            "weir/internal/ratelimit",
 	"github.com/prometheus/":            "weir/internal/metrics",
+	"github.com/redis/":                 "weir/internal/stream/redislog",
 }
 
 func TestImportsRunOneWay(t *testing.T) {

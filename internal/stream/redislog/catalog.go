@@ -1,0 +1,227 @@
+package redislog
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"weir/internal/stream"
+)
+
+// Status implements stream.Catalog.
+func (s *Store) Status(ctx context.Context, id string) (stream.Status, error) {
+	status, err := s.look(ctx, id)
+	if w := s.writer(id); w != nil && w.ours(err) {
+		w.resendAll() // the server lost it, and gets it back
+		last, _ := w.log.Last()
+		return stream.Status{Meta: w.meta, LastSeq: last}, nil
+	}
+	if err != nil {
+		return stream.Status{}, fmt.Errorf("status: %w", err)
+	}
+	return status, nil
+}
+
+// look returns what the server knows of a stream. A writer here learns from it
+// when its stream has ended.
+func (s *Store) look(ctx context.Context, id string) (stream.Status, error) {
+	statuses, errs := s.lookAll(ctx, []string{id})
+	return statuses[0], errs[0]
+}
+
+// lookAll looks at many streams in one round trip.
+func (s *Store) lookAll(ctx context.Context, ids []string) ([]stream.Status, []error) {
+	statuses, errs := make([]stream.Status, len(ids)), make([]error, len(ids))
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	commands := make(rueidis.Commands, 0, 2*len(ids))
+	for _, id := range ids {
+		if _, ok := stream.IDTime(id); ok { // anything else is nobody's, and no part of a key's name
+			commands = append(commands, s.client.B().Hgetall().Key(s.keys.meta(id)).Build(),
+				s.client.B().Hget().Key(s.keys.gone(id)).Field("owner").Build())
+		}
+	}
+	answers := s.client.DoMulti(ctx, commands...)
+	for i, id := range ids {
+		if _, ok := stream.IDTime(id); !ok {
+			errs[i] = stream.ErrNotFound
+			continue
+		}
+		statuses[i], errs[i] = s.readStatus(id, answers[0], answers[1])
+		answers = answers[2:]
+		s.tell(id, statuses[i], errs[i])
+	}
+	return statuses, errs
+}
+
+// tell lets a writer here know what became of its stream.
+func (s *Store) tell(id string, status stream.Status, err error) {
+	w := s.writer(id)
+	switch {
+	case w == nil:
+	case err == nil && !status.Running():
+		w.finish(status.Terminal)
+	case errors.Is(err, stream.ErrGone):
+		w.vanish(err)
+	}
+}
+
+func (s *Store) readStatus(id string, meta, gone rueidis.RedisResult) (stream.Status, error) {
+	fields, err := meta.AsStrMap()
+	if err != nil {
+		return stream.Status{}, storeError(err)
+	}
+	if len(fields) > 0 {
+		status, err := readMeta(fields)
+		switch {
+		case err != nil:
+			return stream.Status{}, fmt.Errorf("what the server knows of %s is damaged: %w", id, err)
+		case s.expired(status.Ended):
+			return stream.Status{}, &stream.GoneError{Owner: status.Owner}
+		}
+		return status, nil
+	}
+	owner, err := gone.ToString()
+	switch {
+	case err == nil:
+		return stream.Status{}, &stream.GoneError{Owner: owner}
+	case !rueidis.IsRedisNil(err):
+		return stream.Status{}, storeError(err)
+	case stream.Expired(id, s.now(), s.retention):
+		return stream.Status{}, &stream.GoneError{}
+	}
+	return stream.Status{}, stream.ErrNotFound
+}
+
+func readMeta(f map[string]string) (stream.Status, error) {
+	created, err := strconv.ParseInt(f["created"], 10, 64)
+	if err != nil {
+		return stream.Status{}, err
+	}
+	status := stream.Status{Meta: stream.Meta{
+		ID: f["id"], Owner: f["owner"], Dialect: f["dialect"], Model: f["model"], Provider: f["provider"],
+		Created: time.Unix(0, created), IdempotencyKey: f["key"], Fingerprint: f["fingerprint"],
+	}}
+	if status.LastSeq, err = strconv.ParseUint(f["last"], 10, 64); err != nil {
+		return stream.Status{}, err
+	}
+	if f["end"] != "" {
+		if status.Terminal, err = readEnd(f["end"], f["end_type"], f["end_data"], f["end_recovery"]); err != nil {
+			return stream.Status{}, err
+		}
+		ended, err := strconv.ParseInt(f["ended"], 10, 64)
+		if err != nil {
+			return stream.Status{}, err
+		}
+		status.Ended = time.UnixMilli(ended)
+	}
+	if f["booked"] != "" {
+		if err := json.Unmarshal([]byte(f["booked"]), &status.Booked); err != nil {
+			return stream.Status{}, err
+		}
+	}
+	return status, nil
+}
+
+// readEnd reads a terminal event from how the scripts know it.
+func readEnd(seq, kind, data, recovery string) (stream.Event, error) {
+	n, err := strconv.ParseUint(seq, 10, 64)
+	if err != nil {
+		return stream.Event{}, err
+	}
+	r, err := strconv.ParseUint(recovery, 10, 8)
+	if err != nil {
+		return stream.Event{}, err
+	}
+	return stream.Event{Seq: n, Type: kind, Data: []byte(data), Recovery: uint8(r)}, nil
+}
+
+// Claimed implements stream.Catalog.
+func (s *Store) Claimed(ctx context.Context, owner, key string) (stream.Status, error) {
+	if key == "" {
+		return stream.Status{}, fmt.Errorf("claimed: %w", stream.ErrNotFound)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	get := s.client.B().Get().Key(s.keys.claim(claimHash(owner, key))).Build()
+	id, err := s.client.Do(ctx, get).ToString()
+	switch {
+	case rueidis.IsRedisNil(err):
+		return stream.Status{}, fmt.Errorf("claimed: %w", stream.ErrNotFound)
+	case err != nil:
+		return stream.Status{}, fmt.Errorf("claimed: %w", storeError(err))
+	}
+	status, err := s.look(ctx, id)
+	if err != nil {
+		return stream.Status{}, fmt.Errorf("claimed: %w", err)
+	}
+	if status.FailedBeforeToken() { // freed between the two looks
+		return stream.Status{}, fmt.Errorf("claimed: %w", stream.ErrNotFound)
+	}
+	return status, nil
+}
+
+// List implements stream.Catalog.
+func (s *Store) List(ctx context.Context, owner, before string, limit int) ([]stream.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var list []stream.Status
+	for len(list) < limit {
+		top := "+"
+		if before != "" {
+			top = "(" + before
+		}
+		want := int64(min(limit-len(list), 100))
+		page := s.client.B().Zrevrangebylex().Key(s.keys.owned(ownerHash(owner))).Max(top).Min("-").Limit(0, want).Build()
+		ids, err := s.client.Do(ctx, page).AsStrSlice()
+		if err != nil {
+			return nil, fmt.Errorf("list: %w", storeError(err))
+		}
+		statuses, errs := s.lookAll(ctx, ids)
+		for i, err := range errs {
+			switch {
+			case err == nil:
+				list = append(list, statuses[i])
+			case errors.Is(err, stream.ErrGone), errors.Is(err, stream.ErrNotFound):
+			default:
+				return nil, fmt.Errorf("list: %w", err)
+			}
+		}
+		if int64(len(ids)) < want {
+			break
+		}
+		before = ids[len(ids)-1]
+	}
+	return list, nil
+}
+
+// Delete implements stream.Catalog.
+func (s *Store) Delete(ctx context.Context, id string) error {
+	if _, err := s.look(ctx, id); err != nil {
+		return fmt.Errorf("delete: %w", err)
+	}
+	answer, err := s.run(ctx, deleteScript, []string{s.keys.log(id), s.keys.meta(id), s.keys.gone(id)},
+		[]string{string(s.keys), id, s.retentionMS(), rand.Text()})
+	if err != nil {
+		return fmt.Errorf("delete: %w", err)
+	}
+	switch answer[0] {
+	case "ok":
+		return nil
+	case "running":
+		return fmt.Errorf("delete: %w", stream.ErrRunning)
+	}
+	_, err = s.look(ctx, id)
+	if err == nil {
+		err = stream.ErrUnavailable // created again between the two
+	}
+	return fmt.Errorf("delete: %w", err)
+}
+
+func isFull(err error) bool { return errors.Is(err, stream.ErrFull) }

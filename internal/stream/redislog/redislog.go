@@ -1,0 +1,264 @@
+// Package redislog is the log in Redis or Valkey, shared by any number of
+// replicas. The server has the truth: what a reader sees is there before, and
+// every change is one script that checks what it relies on.
+package redislog
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+	"golang.org/x/sync/semaphore"
+
+	"weir/internal/stream"
+)
+
+// Options of a Store.
+type Options struct {
+	// URL of the server: redis:// or rediss://, with user and password.
+	URL string
+	// Prefix of all keys; "{weir}:" when empty. It needs a hash tag to be of
+	// use in a cluster.
+	Prefix string
+	// Retention is how long an ended stream is kept; 24 h when zero.
+	Retention time.Duration
+	// Now is the clock; time.Now when nil. Leases go by the server's.
+	Now func() time.Time
+	// Lease is how long a replica may be silent before the others end its
+	// streams; 8 s when zero.
+	Lease time.Duration
+	// StreamBacklog and Backlog bound what is taken in hand while the server
+	// does not answer, for a stream and for all; 4 MiB and 256 MiB when zero.
+	StreamBacklog, Backlog int64
+	// Logger is told of outages and of what was lost; slog.Default when nil.
+	Logger *slog.Logger
+}
+
+// How long calls may take.
+const (
+	callTimeout = 3 * time.Second // of the contract's methods; with a wait for a connection less than the 5 s after which a store is unreachable
+	sendTimeout = time.Second     // of an append, before the events are taken in hand
+	lookTimeout = time.Second     // of a look at what could be done without
+	quitTimeout = time.Second     // of what Close still has to say
+	connTimeout = 1500 * time.Millisecond
+)
+
+// Store implements stream.Log.
+type Store struct {
+	client    rueidis.Client
+	keys      keys
+	token     string // names this replica, and this life of it
+	retention time.Duration
+	lease     time.Duration
+	now       func() time.Time
+	logger    *slog.Logger
+
+	streamBacklog int64
+	backlog       *semaphore.Weighted
+	queue         sendQueue
+	health        health
+	ears          *ears
+	notices       chan string // streams that others have ended
+	nudge         chan struct{}
+	frozen        atomic.Bool // a test's: neither renews its lease nor hears of anything
+
+	done   chan struct{} // closed when the store is: nothing is taken in hand any more
+	cancel context.CancelFunc
+	all    sync.WaitGroup // every goroutine
+
+	mu      sync.Mutex
+	writers map[string]*writer // guarded by mu; streams produced here, or being created
+	mirrors map[string]*mirror // guarded by mu; streams read here
+}
+
+// Open connects to the server, and fails when that does not answer.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	setDefaults(&o)
+	client, err := connect(ctx, o.URL)
+	if err != nil {
+		return nil, fmt.Errorf("redis: %w", err)
+	}
+	s := &Store{
+		client: client, keys: keys(o.Prefix), token: rand.Text(),
+		retention: o.Retention, lease: o.Lease, now: o.Now, logger: o.Logger,
+		streamBacklog: o.StreamBacklog, backlog: semaphore.NewWeighted(o.Backlog),
+		done: make(chan struct{}), notices: make(chan string, 1024), nudge: make(chan struct{}, 1),
+		writers: map[string]*writer{}, mirrors: map[string]*mirror{},
+	}
+	s.queue.wake = make(chan struct{}, senders)
+	s.health.init()
+	s.ears = newEars(client, s.logger)
+	if _, err := s.renew(ctx); err != nil {
+		client.Close()
+		return nil, fmt.Errorf("redis: it answers, but can't run the scripts; it must be Redis 7 or Valkey: %w", err)
+	}
+	s.start()
+	return s, nil
+}
+
+func setDefaults(o *Options) {
+	if o.Prefix == "" {
+		o.Prefix = "{weir}:"
+	}
+	if o.Retention == 0 {
+		o.Retention = 24 * time.Hour
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Lease == 0 {
+		o.Lease = 8 * time.Second
+	}
+	if o.StreamBacklog == 0 {
+		o.StreamBacklog = 4 << 20
+	}
+	if o.Backlog == 0 {
+		o.Backlog = 256 << 20
+	}
+	o.StreamBacklog = min(o.StreamBacklog, o.Backlog)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+}
+
+func connect(ctx context.Context, url string) (rueidis.Client, error) {
+	options, err := rueidis.ParseURL(url)
+	if err != nil {
+		return nil, errors.New("the URL is malformed") // its own error repeats the password
+	}
+	options.DisableCache = true
+	// A server that went silent is noticed by a ping after KeepAlive that is
+	// not answered in ConnWriteTimeout: together less than callTimeout, so that
+	// a call does not hang behind the full pipeline of a dead connection. A call
+	// may have to wait for another's attempt to connect, whatever its ctx says.
+	options.Dialer.KeepAlive = time.Second
+	if options.Dialer.Timeout == 0 {
+		options.Dialer.Timeout = connTimeout
+	}
+	if options.ConnWriteTimeout == 0 {
+		options.ConnWriteTimeout = connTimeout
+	}
+	// Half a MiB each way, for each of a handful of connections, is for more
+	// than one process has to say.
+	options.ReadBufferEachConn, options.WriteBufferEachConn = 128<<10, 128<<10
+	options.PipelineMultiplex = 1
+	client, err := rueidis.NewClient(options)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", strings.Join(options.InitAddress, ", "), err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := client.Do(ctx, client.B().Ping().Build()).Error(); err != nil {
+		client.Close()
+		return nil, fmt.Errorf("%s: %w", strings.Join(options.InitAddress, ", "), err)
+	}
+	return client, nil
+}
+
+// start begins what the store does by itself, until Close.
+func (s *Store) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.ears.add(s.keys.notices(s.token), s.hearNotice, s.nudgeKeeper)
+	s.all.Go(func() { s.ears.listen(ctx) })
+	s.all.Go(func() { s.keep(ctx) })
+	s.all.Go(func() { s.heed(ctx) })
+	for range senders {
+		s.all.Go(func() { s.send(ctx) })
+	}
+}
+
+// Close ends the store, and returns when nothing of it runs any more. Streams
+// that still run are left to their lease.
+func (s *Store) Close() {
+	s.mu.Lock()
+	if s.isClosed() {
+		s.mu.Unlock()
+		return
+	}
+	close(s.done)
+	for _, m := range s.mirrors {
+		m.cancel()
+	}
+	s.mu.Unlock()
+	s.cancel()
+	s.all.Wait()
+	s.leave()
+	s.client.Close()
+}
+
+// leave gives the lease back if it protects nothing any more.
+func (s *Store) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), quitTimeout)
+	defer cancel()
+	left := s.client.Do(ctx, s.client.B().Scard().Key(s.keys.running(s.token)).Build())
+	if n, err := left.AsInt64(); err != nil || n > 0 {
+		return
+	}
+	for _, result := range s.client.DoMulti(ctx,
+		s.client.B().Zrem().Key(s.keys.replicas()).Member(s.token).Build(),
+		s.client.B().Del().Key(s.keys.notices(s.token)).Build()) {
+		if err := result.Error(); err != nil {
+			s.logger.Debug("redis: give the lease back", "error", err)
+		}
+	}
+}
+
+// Secret returns a random secret that all replicas have in common.
+func (s *Store) Secret(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	key := s.keys.secret()
+	set := s.client.B().Set().Key(key).Value(rand.Text() + rand.Text()).Nx().Build()
+	if err := s.client.Do(ctx, set).Error(); err != nil && !rueidis.IsRedisNil(err) {
+		return "", fmt.Errorf("make the secret: %w", storeError(err))
+	}
+	secret, err := s.client.Do(ctx, s.client.B().Get().Key(key).Build()).ToString()
+	if err != nil {
+		return "", fmt.Errorf("read the secret: %w", storeError(err))
+	}
+	return secret, nil
+}
+
+func (s *Store) isClosed() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *Store) retentionMS() string { return milliseconds(s.retention) }
+
+// expired says whether a stream that ended then is to be forgotten. The server
+// does so by its own clock, a little earlier or later.
+func (s *Store) expired(ended time.Time) bool {
+	return !ended.IsZero() && s.now().Sub(ended) > s.retention
+}
+
+// writer returns the writer of a stream that is produced here, or nil.
+func (s *Store) writer(id string) *writer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w := s.writers[id]; w != nil && w.created {
+		return w
+	}
+	return nil
+}
+
+// forget drops the writer of a stream that is no longer produced here.
+func (s *Store) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.writers, id)
+}
+
+var _ stream.Log = (*Store)(nil)
