@@ -5,10 +5,12 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"weir/internal/config"
 	"weir/internal/stream"
 	"weir/internal/stream/memory"
+	"weir/internal/stream/redislog"
 	"weir/internal/stream/segment"
 )
 
@@ -29,9 +31,34 @@ func openStore(cfg config.Config, logger *slog.Logger) (store, error) {
 		return openDisk(cfg, logger)
 	case config.StoreMemory:
 		return inMemory{memory.New(memory.Options{Retention: cfg.Retention, MaxBytes: cfg.MemoryLimit})}, nil
+	case config.StoreRedis:
+		return openRedis(cfg, logger)
 	default:
 		return nil, fmt.Errorf("there is no %q store", cfg.Store)
 	}
+}
+
+// redisTimeout is how long a Redis may take to answer for the first time.
+const redisTimeout = 10 * time.Second
+
+func openRedis(cfg config.Config, logger *slog.Logger) (store, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), redisTimeout)
+	defer cancel()
+	s, err := redislog.Open(ctx, redislog.Options{
+		URL: cfg.RedisURL, Prefix: cfg.RedisPrefix, Retention: cfg.Retention, Logger: logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w (WEIR_REDIS_URL says where it is)", err)
+	}
+	return inRedis{s}, nil
+}
+
+// inRedis is a store that other replicas share; closing it leaves them theirs.
+type inRedis struct{ *redislog.Store }
+
+func (r inRedis) Close() error {
+	r.Store.Close()
+	return nil
 }
 
 func openDisk(cfg config.Config, logger *slog.Logger) (store, error) {
