@@ -43,11 +43,11 @@ type Options struct {
 
 // How long calls may take.
 const (
-	callTimeout = 3 * time.Second // of the contract's methods; with a wait for a connection less than the 5 s after which a store is unreachable
+	callTimeout = 4 * time.Second // of the contract's methods: less than the 5 s after which a store is unreachable
 	sendTimeout = time.Second     // of an append, before the events are taken in hand
 	lookTimeout = time.Second     // of a look at what could be done without
 	quitTimeout = time.Second     // of what Close still has to say
-	connTimeout = 1500 * time.Millisecond
+	connTimeout = 2 * time.Second
 )
 
 // Store implements stream.Log.
@@ -71,7 +71,8 @@ type Store struct {
 
 	done   chan struct{} // closed when the store is: nothing is taken in hand any more
 	cancel context.CancelFunc
-	all    sync.WaitGroup // every goroutine
+	all    sync.WaitGroup // every goroutine but those of calls
+	calls  sync.WaitGroup // of calls, which end with the client; added to under mu, before done is closed
 
 	mu      sync.Mutex
 	writers map[string]*writer // guarded by mu; streams produced here, or being created
@@ -136,8 +137,7 @@ func connect(ctx context.Context, url string) (rueidis.Client, error) {
 	options.DisableCache = true
 	// A server that went silent is noticed by a ping after KeepAlive that is
 	// not answered in ConnWriteTimeout: together less than callTimeout, so that
-	// a call does not hang behind the full pipeline of a dead connection. A call
-	// may have to wait for another's attempt to connect, whatever its ctx says.
+	// the first calls after it has come back are not its victims, too.
 	options.Dialer.KeepAlive = time.Second
 	if options.Dialer.Timeout == 0 {
 		options.Dialer.Timeout = connTimeout
@@ -192,6 +192,7 @@ func (s *Store) Close() {
 	s.all.Wait()
 	s.leave()
 	s.client.Close()
+	s.calls.Wait()
 }
 
 // leave gives the lease back if it protects nothing any more.
@@ -217,10 +218,10 @@ func (s *Store) Secret(ctx context.Context) (string, error) {
 	defer cancel()
 	key := s.keys.secret()
 	set := s.client.B().Set().Key(key).Value(rand.Text() + rand.Text()).Nx().Build()
-	if err := s.client.Do(ctx, set).Error(); err != nil && !rueidis.IsRedisNil(err) {
+	if err := s.ask(ctx, set).Error(); err != nil && !rueidis.IsRedisNil(err) {
 		return "", fmt.Errorf("make the secret: %w", storeError(err))
 	}
-	secret, err := s.client.Do(ctx, s.client.B().Get().Key(key).Build()).ToString()
+	secret, err := s.ask(ctx, s.client.B().Get().Key(key).Build()).ToString()
 	if err != nil {
 		return "", fmt.Errorf("read the secret: %w", storeError(err))
 	}

@@ -64,6 +64,7 @@ func crash(s *Store) {
 	s.client.Close()
 	s.cancel()
 	s.all.Wait()
+	s.calls.Wait()
 }
 
 func TestContractAcrossCrashes(t *testing.T) {

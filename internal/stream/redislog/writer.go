@@ -320,7 +320,7 @@ func (w *writer) Book(ctx context.Context, summary stream.Summary) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	booked := bookScript.Exec(ctx, s.client, []string{s.keys.meta(w.meta.ID)}, []string{string(data)})
+	booked := s.exec(ctx, bookScript, []string{s.keys.meta(w.meta.ID)}, []string{string(data)})
 	if err := booked.Error(); err != nil {
 		return fmt.Errorf("book %s: %w", w.meta.ID, storeError(err))
 	}
