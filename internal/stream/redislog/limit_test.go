@@ -1,8 +1,10 @@
 package redislog
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -168,4 +170,19 @@ func TestOpenFails(t *testing.T) {
 		})
 	}
 	open(t, Options{URL: "redis://default:pass@" + secured.Addr()})
+}
+
+func TestEvictionIsWarnedOf(t *testing.T) {
+	for _, test := range []struct {
+		max, policy string
+		warn        bool
+	}{{"0", "allkeys-lru", false}, {"100mb", "allkeys-lru", true}, {"100mb", "noeviction", false}} {
+		server := redistest.Start(t, redistest.Config{Args: []string{"--maxmemory", test.max, "--maxmemory-policy", test.policy}})
+		var log bytes.Buffer
+		s := open(t, Options{URL: server.URL(), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		s.Close()
+		if strings.Contains(log.String(), "noeviction") != test.warn {
+			t.Errorf("%+v: logged %q", test, log.String())
+		}
+	}
 }

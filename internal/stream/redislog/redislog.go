@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -86,6 +87,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
+	if client.Mode() == rueidis.ClientModeCluster && !hashTag.MatchString(o.Prefix) {
+		client.Close()
+		return nil, fmt.Errorf("redis: this is a cluster, where the prefix %q needs braces: {%[1]s}", o.Prefix)
+	}
 	s := &Store{
 		client: client, keys: keys(o.Prefix), token: rand.Text(),
 		retention: o.Retention, lease: o.Lease, now: o.Now, logger: o.Logger,
@@ -101,7 +106,28 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("redis: it answers, but can't run the scripts; it must be Redis 7 or Valkey: %w", err)
 	}
 	s.start()
+	s.checkEviction(ctx)
 	return s, nil
+}
+
+// hashTag is the part of a key's name that decides on its slot.
+var hashTag = regexp.MustCompile(`^[^{]*\{[^}]+\}`)
+
+// checkEviction warns of a server that may throw away what runs. One that does
+// not say is taken to know what it does.
+func (s *Store) checkEviction(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	info, err := s.ask(ctx, s.client.B().Info().Section("memory").Build()).ToString()
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(info) {
+		policy, found := strings.CutPrefix(strings.TrimSpace(line), "maxmemory_policy:")
+		if found && policy != "noeviction" && !strings.Contains(info, "\nmaxmemory:0\r") {
+			s.logger.Warn("redis: maxmemory-policy should be noeviction: the server may evict streams before they expire", "policy", policy)
+		}
+	}
 }
 
 func setDefaults(o *Options) {
