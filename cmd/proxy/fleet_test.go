@@ -100,12 +100,11 @@ func (r *replica) kill() {
 	r.ended(wait)
 }
 
-// call sends a request; headers come in pairs.
-func call(t *testing.T, method, url, body string, headers ...string) *http.Response {
-	t.Helper()
+// try sends a request; headers come in pairs.
+func try(t *testing.T, method, url, body string, headers ...string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
@@ -113,7 +112,13 @@ func call(t *testing.T, method, url, body string, headers ...string) *http.Respo
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	resp, err := http.DefaultClient.Do(req)
+	return http.DefaultClient.Do(req)
+}
+
+// call is try where an answer must come.
+func call(t *testing.T, method, url, body string, headers ...string) *http.Response {
+	t.Helper()
+	resp, err := try(t, method, url, body, headers...)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, url, err)
 	}

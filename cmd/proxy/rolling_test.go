@@ -85,6 +85,7 @@ func TestRollingRestart(t *testing.T) {
 				t.Errorf("replica %d: exit code %d:\n%s", i, code, f.replicas[i].rest.String())
 			}
 			gone := time.Since(began)
+			pass(ctx, 200*time.Millisecond) // as a scheduler takes its time
 			f.restart(i)
 			t.Logf("replica %d was gone after %s and back after %s", i, gone.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
 		}
