@@ -191,3 +191,31 @@ func TestEvictionIsWarnedOf(t *testing.T) {
 		}
 	}
 }
+
+// What runs here takes a bounded amount of memory: beyond it nothing new begins,
+// and what has ended makes room.
+func TestMemoryIsBounded(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{})
+	s := open(t, Options{URL: server.URL(), Prefix: prefix(), MaxMemory: 10 << 10})
+	meta := newMeta("ann")
+	w := create(t, s, meta)
+	if err := w.Append(t.Context(), []stream.Event{{Data: make([]byte, 11<<10)}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Create(t.Context(), newMeta("ann")); !errors.Is(err, stream.ErrFull) {
+		t.Errorf("Create: %v, want ErrFull", err)
+	}
+	if err := w.Append(t.Context(), []stream.Event{{Data: []byte("goes on")}}); err != nil {
+		t.Errorf("a running stream: %v", err)
+	}
+	if err := s.Seal(t.Context(), meta.ID, stream.DoneEvent(stream.Summary{})); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Book(t.Context(), stream.Summary{}); err != nil {
+		t.Fatal(err)
+	}
+	create(t, s, newMeta("ann"))
+	if left := s.memory.Load(); left != 0 {
+		t.Errorf("%d bytes are counted for nothing", left)
+	}
+}

@@ -38,6 +38,9 @@ type Options struct {
 	// StreamBacklog and Backlog bound what is taken in hand while the server
 	// does not answer, for a stream and for all; 4 MiB and 256 MiB when zero.
 	StreamBacklog, Backlog int64
+	// MaxMemory bounds what the streams that are produced here take in memory:
+	// beyond it none can be created. Zero means no bound.
+	MaxMemory int64
 	// Logger is told of outages and of what was lost; slog.Default when nil.
 	Logger *slog.Logger
 }
@@ -63,6 +66,8 @@ type Store struct {
 
 	streamBacklog int64
 	backlog       *semaphore.Weighted
+	maxMemory     int64
+	memory        atomic.Int64 // what the streams produced here take
 	queue         sendQueue
 	health        health
 	ears          *ears
@@ -94,7 +99,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		client: client, keys: keys(o.Prefix), token: rand.Text(),
 		retention: o.Retention, lease: o.Lease, now: o.Now, logger: o.Logger,
-		streamBacklog: o.StreamBacklog, backlog: semaphore.NewWeighted(o.Backlog),
+		streamBacklog: o.StreamBacklog, maxMemory: o.MaxMemory, backlog: semaphore.NewWeighted(o.Backlog),
 		done: make(chan struct{}), notices: make(chan string, 1024), nudge: make(chan struct{}, 1),
 		writers: map[string]*writer{}, mirrors: map[string]*mirror{},
 	}
@@ -285,7 +290,10 @@ func (s *Store) writer(id string) *writer {
 func (s *Store) forget(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.writers, id)
+	if w := s.writers[id]; w != nil {
+		s.memory.Add(-w.log.Bytes())
+		delete(s.writers, id)
+	}
 }
 
 var _ stream.Log = (*Store)(nil)
