@@ -78,9 +78,9 @@ func listLog(out io.Writer, dir string) error {
 
 func stateOf(st segment.Inspected) string {
 	switch {
-	case st.Deleted:
+	case st.Gone:
 		return "deleted"
-	case st.Lost && st.Running():
+	case st.Damaged && st.Running():
 		return "damaged"
 	default:
 		return string(st.State())
@@ -103,13 +103,13 @@ func printStream(out io.Writer, dir, id string) error {
 	switch {
 	case !ok:
 		return fmt.Errorf("%s has no stream %s", dir, printable(id))
-	case st.Deleted:
+	case st.Gone:
 		return fmt.Errorf("stream %s was deleted", id)
 	}
 	for _, e := range st.Events {
 		fmt.Fprintf(out, "%d\t%s\t%s\n", e.Seq, cmp.Or(printable(e.Type), "token"), printable(string(e.Data)))
 	}
-	if st.Running() && st.Lost {
+	if st.Running() && st.Damaged {
 		return fmt.Errorf("stream %s: what follows is damaged", id)
 	}
 	return nil
@@ -123,7 +123,7 @@ func verifyLog(out io.Writer, dir string) error {
 	running, deleted := 0, 0
 	for _, st := range found.Streams {
 		switch {
-		case st.Deleted:
+		case st.Gone:
 			deleted++
 		case st.Running():
 			running++

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"time"
 
@@ -50,11 +51,16 @@ func (l endLog) Ended(end stream.End) {
 		attrs = append(attrs, "usage", clip(string(end.Usage.Counts)), "usage_source", end.Usage.Source)
 	}
 	if end.State != stream.StateError {
+		if errors.Is(end.Err, stream.ErrFull) || errors.Is(end.Err, stream.ErrUnavailable) {
+			// The store did not take all of it: the log may end otherwise.
+			l.log.Warn("stream ended", append(attrs, "error", end.Err)...)
+			return
+		}
 		l.log.Info("stream ended", attrs...)
 		return
 	}
 	attrs = append(attrs, "code", clip(end.Error.Code), "upstream_status", end.Error.UpstreamStatus)
-	if own := stream.AsError(end.Err); own.Code == stream.CodeInternal {
+	if own := stream.AsError(end.Err); own.Code == stream.CodeInternal || own.Code == stream.CodeStoreFull || own.Code == stream.CodeStoreUnavailable {
 		attrs = append(attrs, "error", end.Err) // our own fault: the client was not told which
 	}
 	l.log.Warn("stream ended", attrs...)

@@ -70,17 +70,21 @@ func openDisk(cfg config.Config, logger *slog.Logger) (store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w (WEIR_DATA_DIR sets another directory; WEIR_STORE=memory keeps nothing)", err)
 	}
-	r := s.Recovery()
-	if r.Streams > 0 {
-		logger.Info("streams are back from disk", "streams", r.Streams, "interrupted", len(r.Interrupted), "took", r.Took)
+	logRecovery(s.Recovery(), logger)
+	return s, nil
+}
+
+func logRecovery(r segment.Recovery, logger *slog.Logger) {
+	if r.Streams > 0 || r.Torn > 0 {
+		logger.Info("the log was read from disk", "streams", r.Streams, "interrupted", len(r.Interrupted),
+			"unfinished_bytes", r.Torn, "took", r.Took)
 	}
 	for _, d := range r.Damages {
 		logger.Warn("the log is damaged", "where", d.String())
 	}
-	if len(r.Damages) > 0 {
-		logger.Warn("streams lost events to damage, and say so at their end", "streams", r.Lost)
+	if len(r.Damaged) > 0 {
+		logger.Warn("these streams lost events to damage, and say so at their end", "streams", r.Damaged)
 	}
-	return s, nil
 }
 
 // inMemory is a store that forgets its streams with the process, and the

@@ -1,6 +1,9 @@
 package segment
 
-import "container/list"
+import (
+	"container/list"
+	"weak"
+)
 
 // cache knows the ended streams that are warm, and which was used longest ago.
 // The store's mu guards it.
@@ -38,8 +41,8 @@ func (c *cache) oldest() *entry {
 // holds e.changing.
 func (s *Store) warmUp(e *entry) (*warm, error) {
 	w, _, _ := e.current()
-	loaded := w == nil
-	if loaded {
+	found := w == nil
+	if found {
 		var err error
 		if w, err = s.load(e); err != nil {
 			return nil, err
@@ -50,10 +53,10 @@ func (s *Store) warmUp(e *entry) (*warm, error) {
 	if s.streams[e.id] != e {
 		return w, nil // evicted meanwhile: it is this reader's only
 	}
-	if loaded {
+	if found {
 		s.warmBytes.Add(w.size())
 		e.mu.Lock()
-		e.warm = w
+		e.warm, e.read = w, weak.Make(w.Log)
 		e.mu.Unlock()
 	}
 	if !e.running() {
@@ -83,7 +86,7 @@ func (s *Store) chill(e *entry) {
 	defer e.mu.Unlock()
 	if e.warm != nil {
 		s.warmBytes.Add(-e.warm.size())
-		e.warm = nil
+		e.read, e.warm = weak.Make(e.warm.Log), nil
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"weak"
 
 	"weir/internal/stream"
 	"weir/internal/stream/live"
@@ -17,19 +18,26 @@ type entry struct {
 	created        position // of its create record: its name on disk
 	span           span
 
+	// ready is closed when the create record is written, or could not be. Until
+	// then the entry only keeps others from its id and key.
+	ready   chan struct{}
+	pending bool // guarded by Store.mu
+
 	// changing is held by whoever appends, seals, books, loads or deletes, so
-	// that the order on disk is the order readers see. It is taken before mu.
+	// that the order on disk is the order readers see. It is taken before
+	// Store.mu, and that before mu.
 	changing sync.Mutex
-	gone     bool // guarded by changing; deleted
-	lost     bool // set by a recovery: records are not in the chain
+	deleted  bool // guarded by changing
+	hit      bool // set by a recovery: records of it are damaged, or behind such
 
 	mu      sync.Mutex
-	warm    *warm     // guarded by mu; nil when only on disk
-	lastSeq uint32    // guarded by mu
-	last    position  // guarded by mu; the newest record of its events
-	ended   time.Time // guarded by mu; zero while it runs
-	failed  bool      // guarded by mu; it ended before its first token
-	booked  position  // guarded by mu; none until then
+	warm    *warm                  // guarded by mu; nil when only on disk
+	read    weak.Pointer[live.Log] // guarded by mu; what readers may have of it in memory all the same
+	lastSeq uint32                 // guarded by mu
+	last    position               // guarded by mu; the newest record of its events
+	ended   time.Time              // guarded by mu; zero while it runs
+	failed  bool                   // guarded by mu; it ended before its first token
+	booked  position               // guarded by mu; none until then
 }
 
 // warm is a stream in memory.
@@ -54,6 +62,12 @@ func (e *entry) expired(now time.Time, retention time.Duration) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return !e.ended.IsZero() && now.Sub(e.ended) > retention
+}
+
+func (e *entry) endTime() time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.ended
 }
 
 // current returns what of the entry may change.
@@ -83,7 +97,7 @@ func (w *writer) Append(_ context.Context, events []stream.Event) error {
 	e := w.entry
 	e.changing.Lock()
 	defer e.changing.Unlock()
-	if e.gone || !e.running() {
+	if e.deleted || !e.running() {
 		return stream.ErrSealed
 	}
 	if len(events) == 0 {
@@ -97,10 +111,11 @@ func (w *writer) Append(_ context.Context, events []stream.Event) error {
 		header: header{kind: kindEvents, stream: e.created, seq: seq + 1, previous: last},
 		events: events, span: &e.span,
 	}
-	if err := w.store.journal.commit(&w.commit); err != nil {
+	err := w.store.journal.commit(&w.commit)
+	w.commit.events = nil // they are the caller's
+	if err != nil {
 		return err
 	}
-	w.commit.events = nil
 	e.advance(w.commit.at, seq+uint32(len(events)))
 	added, err := w.log.Append(events)
 	w.store.warmBytes.Add(added)
@@ -115,7 +130,7 @@ func (w *writer) Book(_ context.Context, summary stream.Summary) error {
 	e := w.entry
 	e.changing.Lock()
 	defer e.changing.Unlock()
-	if e.gone {
+	if e.deleted {
 		return nil
 	}
 	payload, err := appendSummary(nil, summary)
@@ -139,7 +154,7 @@ func (w *writer) Book(_ context.Context, summary stream.Summary) error {
 func (s *Store) end(e *entry, terminal stream.Event) error {
 	e.changing.Lock()
 	defer e.changing.Unlock()
-	if e.gone {
+	if e.deleted {
 		return &stream.GoneError{Owner: e.owner}
 	}
 	if !e.running() {
@@ -148,9 +163,11 @@ func (s *Store) end(e *entry, terminal stream.Event) error {
 	if err := s.seal(e, terminal); err != nil {
 		return err
 	}
+	s.shelf.ended(&e.span)
+	s.journal.running.Add(-1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ended = append(s.ended, e)
+	s.addEnded(e)
 	s.cache.use(e)
 	s.cool()
 	return nil
@@ -185,41 +202,47 @@ func (s *Store) seal(e *entry, terminal stream.Event) error {
 // status is the stream's, from memory if it is warm and else from disk.
 func (s *Store) status(e *entry) (stream.Status, error) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	status := stream.Status{LastSeq: uint64(e.lastSeq), Ended: e.ended}
-	if e.warm != nil {
-		status.Meta, status.Booked = e.warm.meta, e.warm.booked
-		status.LastSeq, status.Terminal = e.warm.Last()
+	last, booked := e.last, e.booked
+	if w := e.warm; w != nil {
+		status.Meta, status.Booked = w.meta, w.booked
+		status.LastSeq, status.Terminal = w.Last()
+		e.mu.Unlock()
 		return status, nil
 	}
+	e.mu.Unlock() // a disk may take its time
 	var err error
-	if status.Meta, err = s.readMeta(e.created); err != nil {
-		return stream.Status{}, err
+	if status.Meta, err = s.readMeta(e.created); err == nil {
+		_, status.Terminal, err = s.readEnd(last)
 	}
-	if _, status.Terminal, err = s.readEnd(e.last); err != nil {
-		return stream.Status{}, err
+	if err == nil && !booked.none() {
+		status.Booked, err = s.readSummary(booked)
 	}
-	if !e.booked.none() {
-		if status.Booked, err = s.readSummary(e.booked); err != nil {
-			return stream.Status{}, err
-		}
+	if err != nil {
+		return stream.Status{}, s.orMissing(e, err)
 	}
 	return status, nil
+}
+
+// orMissing is the error of a read from disk, or why there was nothing to read:
+// the stream was evicted or deleted meanwhile.
+func (s *Store) orMissing(e *entry, err error) error {
+	if _, missing := s.find(e.id); missing != nil {
+		return missing
+	}
+	return err
 }
 
 // reader is a cursor in the stream, in memory.
 func (s *Store) reader(e *entry, after uint64) (stream.Reader, error) {
 	e.changing.Lock()
 	defer e.changing.Unlock()
-	if e.gone {
+	if e.deleted {
 		return nil, &stream.GoneError{Owner: e.owner}
 	}
 	w, err := s.warmUp(e)
 	if err != nil {
-		if _, missing := s.find(e.id); missing != nil {
-			return nil, missing // evicted while it was read
-		}
-		return nil, err
+		return nil, s.orMissing(e, err)
 	}
 	return w.Open(after), nil
 }

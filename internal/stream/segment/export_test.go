@@ -3,6 +3,7 @@ package segment
 import (
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 )
@@ -41,27 +42,50 @@ func (s *Store) Crashed() bool {
 // Disk is a disk that can be full, or broken, under real files.
 type Disk struct {
 	mu     sync.Mutex
-	free   int64       // guarded by mu
-	broken error       // guarded by mu; what every write and sync returns
-	files  []*diskFile // guarded by mu
+	free   int64         // guarded by mu
+	broken error         // guarded by mu; what every write and sync returns
+	files  []*diskFile   // guarded by mu
+	hold   chan struct{} // guarded by mu; syncs wait until it is closed, if there is one
+	syncs  int           // guarded by mu
 }
 
 func NewDisk(free int64) *Disk { return &Disk{free: free} }
 
 // Under returns the options of a store on this disk.
 func (d *Disk) Under(o Options) Options {
-	o.create = func(path string) (file, error) {
-		f, err := createFile(path)
-		if err != nil {
-			return nil, err
-		}
-		opened := &diskFile{file: f, path: path, disk: d}
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.files = append(d.files, opened)
-		return opened, nil
-	}
+	o.files = d
 	return o
+}
+
+func (d *Disk) create(path string) (file, error) {
+	f, err := disk{}.create(path)
+	if err != nil {
+		return nil, err
+	}
+	return d.add(path, f, 0), nil
+}
+
+func (d *Disk) open(path string) (file, int64, error) {
+	f, size, err := disk{}.open(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	return d.add(path, f, size), size, nil
+}
+
+// add has the file on this disk. One that was there before a crash still has the
+// room that was set aside for it.
+func (d *Disk) add(path string, f file, size int64) *diskFile {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	opened := &diskFile{file: f, path: path, disk: d, has: size, written: size, synced: size}
+	for _, old := range d.files {
+		if old.path == path {
+			opened.has, opened.synced = old.has, old.synced
+		}
+	}
+	d.files = append(d.files, opened)
+	return opened
 }
 
 // LosePower takes from the files what was written since their last sync. The
@@ -102,10 +126,24 @@ func (d *Disk) take(bytes int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if bytes > d.free {
+		d.reclaim()
+	}
+	if bytes > d.free {
 		return syscall.ENOSPC
 	}
 	d.free -= bytes
 	return nil
+}
+
+// reclaim has the room of removed files free again. The caller holds mu.
+func (d *Disk) reclaim() {
+	d.files = slices.DeleteFunc(d.files, func(f *diskFile) bool {
+		_, err := os.Stat(f.path)
+		if err != nil {
+			d.free += f.has
+		}
+		return err != nil
+	})
 }
 
 type diskFile struct {
@@ -149,8 +187,15 @@ func (f *diskFile) Sync() error {
 	}
 	// The real file need not: that this was called is what counts.
 	f.disk.mu.Lock()
+	written, hold := f.written, f.disk.hold
+	f.disk.syncs++
+	f.disk.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
+	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
-	f.synced = f.written
+	f.synced = written
 	return nil
 }
 
@@ -185,4 +230,78 @@ func (s *Store) DeleteHalf(id string, n int) error {
 		return nil
 	}
 	return err
+}
+
+// TakeAll takes what is free, and the room that was set aside for the ends of the
+// streams of a store.
+func (d *Disk) TakeAll(s *Store) {
+	s.journal.turn.Lock()
+	defer s.journal.turn.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.free = 0
+	for _, f := range d.files {
+		f.has = f.written
+	}
+}
+
+// HoldSyncs holds up every sync until resume is called, which returns what
+// tells how many there were since.
+func (d *Disk) HoldSyncs() (resume func() (syncs func() int)) {
+	held := make(chan struct{})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hold, d.syncs = held, 0
+	return func() func() int {
+		close(held)
+		return func() int {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return d.syncs
+		}
+	}
+}
+
+// Watched calls see whenever a segment has been opened.
+func Watched(o Options, see func()) Options {
+	o.files = watchedFiles{see}
+	return o
+}
+
+type watchedFiles struct{ see func() }
+
+func (watchedFiles) create(path string) (file, error) { return disk{}.create(path) }
+
+func (w watchedFiles) open(path string) (file, int64, error) {
+	w.see()
+	return disk{}.open(path)
+}
+
+// EvictHalf leaves a stream's tombstone as an eviction does that fails after it.
+func (s *Store) EvictHalf(id string) error {
+	e, err := s.find(id)
+	if err != nil {
+		return err
+	}
+	g := newTombstone(e, kindEvicted)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = s.commitGraves([]*tombstone{g})
+	s.shelf.release(&g.span)
+	return err
+}
+
+// DeleteWhileEvicted deletes a stream that is evicted after it was found.
+func (s *Store) DeleteWhileEvicted(id string) error {
+	e, err := s.find(id)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	err = s.evict([]*entry{e})
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return s.delete(e)
 }

@@ -5,8 +5,7 @@ import (
 	"os"
 )
 
-// file is a segment's file, as far as it is used: the tests put a failing one
-// in its place.
+// file is a segment's file, as far as it is used.
 type file interface {
 	io.ReaderAt
 	io.WriterAt
@@ -19,17 +18,38 @@ type file interface {
 	Allocate(size int64) error
 }
 
-type osFile struct{ *os.File }
+// files is where segments are: the tests put a disk that fails in its place.
+type files interface {
+	create(path string) (file, error) // a new file
+	open(path string) (f file, size int64, err error)
+}
 
-func (f osFile) Sync() error { return datasync(f.File) }
+// disk is the operating system's files. They are this user's alone.
+type disk struct{}
 
-func (f osFile) Allocate(size int64) error { return allocate(f.File, size) }
-
-// createFile makes a new file, for this user alone.
-func createFile(path string) (file, error) {
+func (disk) create(path string) (file, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	return osFile{f}, nil
 }
+
+func (disk) open(path string) (file, int64, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return osFile{f}, info.Size(), nil
+}
+
+type osFile struct{ *os.File }
+
+func (f osFile) Sync() error { return datasync(f.File) }
+
+func (f osFile) Allocate(size int64) error { return allocate(f.File, size) }

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -9,7 +10,7 @@ import (
 
 // Inspection is a data directory as it stands on disk, for people to look at.
 type Inspection struct {
-	Streams  []Inspected // as they were created, the deleted ones too
+	Streams  []Inspected // as they were created
 	Segments int
 	Torn     int64 // unfinished bytes at the end: a crash, or a proxy that writes just now
 	Damages  []Damage
@@ -19,8 +20,8 @@ type Inspection struct {
 type Inspected struct {
 	stream.Status
 	Bytes   int64 // of its records
-	Deleted bool  // or evicted: no reader gets it any more
-	Lost    bool  // records of it are damaged, or do not follow the ones before
+	Gone    bool  // deleted, or evicted for others: no reader gets it any more
+	Damaged bool  // a damage hit it
 
 	Events []stream.Event // of the one that was asked for
 }
@@ -31,16 +32,22 @@ type Inspected struct {
 func Inspect(dir, id string) (Inspection, error) {
 	r := newReplay()
 	r.keep = id
-	err := r.dir(dir, func(number uint32) ([]byte, error) { return os.ReadFile(segmentPath(dir, number)) })
+	err := r.dir(dir, func(number uint32) ([]byte, error) {
+		data, err := os.ReadFile(segmentPath(dir, number))
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, nil // removed since it was listed
+		}
+		return data, err
+	})
 	if err != nil {
 		return Inspection{}, fmt.Errorf("segment: inspect %s: %w", dir, err)
 	}
 	found := Inspection{Segments: len(r.numbers), Torn: r.torn, Damages: r.damages}
 	for _, st := range r.order {
-		found.Streams = append(found.Streams, Inspected{
-			Status: stream.Status{Meta: st.meta, LastSeq: uint64(st.lastSeq), Terminal: st.end, Ended: st.ended},
-			Bytes:  st.bytes, Deleted: st.buried || st.erased, Lost: st.lost, Events: st.events,
-		})
+		i := st.inspected
+		i.LastSeq, i.Ended = uint64(st.lastSeq), st.ended
+		i.Gone, i.Damaged = st.dead || st.erased, st.hit
+		found.Streams = append(found.Streams, i)
 	}
 	return found, nil
 }

@@ -3,7 +3,9 @@ package segment
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"weir/internal/stream"
 )
@@ -54,9 +56,10 @@ type batch struct {
 // whoever has the turn writes for everybody, which costs no hand-over.
 type journal struct {
 	shelf       *shelf
-	sync        bool  // a record is on the disk before its commit returns
-	segmentSize int64 // a segment is begun anew when the next record would make it larger
-	reserve     int64 // of a segment's room, kept for ends
+	logger      *slog.Logger
+	sync        bool         // a record is on the disk before its commit returns
+	segmentSize int64        // a segment is begun anew when the next record would make it larger
+	running     atomic.Int64 // streams, for whose ends room is kept
 
 	mu      sync.Mutex
 	pending *batch // guarded by mu; takes commits until its first has the turn
@@ -164,11 +167,22 @@ func (j *journal) makeRoom(c *commit) error {
 	}
 	j.flush()
 	err := j.rotate(size)
-	j.full = errors.Is(err, stream.ErrFull)
+	j.note(errors.Is(err, stream.ErrFull))
 	if err != nil && c.ends() && j.fits(size, true) {
 		return nil
 	}
 	return err
+}
+
+// note says so when the disk is full, and when it is no more.
+func (j *journal) note(full bool) {
+	switch {
+	case full && !j.full:
+		j.logger.Warn("the disk is full: new streams are refused, and what runs can only be ended", "dir", j.shelf.dir)
+	case j.full && !full:
+		j.logger.Info("there is room on the disk again", "dir", j.shelf.dir)
+	}
+	j.full = full
 }
 
 func (j *journal) fits(size int64, ends bool) bool {
@@ -177,9 +191,16 @@ func (j *journal) fits(size int64, ends bool) bool {
 	}
 	free := j.room - j.end - int64(len(j.buf))
 	if !ends {
-		free -= j.reserve
+		free -= j.reserve()
 	}
 	return size <= free
+}
+
+// reserve is the part of a segment's room that is kept for ends: for those of
+// the streams that run, and for some tombstones.
+func (j *journal) reserve() int64 {
+	const endSize = 1 << 10 // with the account that is booked behind it
+	return min(max(j.segmentSize/64, j.running.Load()*endSize), j.segmentSize/2)
 }
 
 // encode appends the record to the buffer.
@@ -210,7 +231,7 @@ func (j *journal) flush() {
 	err := j.writeBuffer()
 	for _, c := range j.inBuf {
 		c.err = err
-		if err == nil && c.span != nil && c.span.last != j.active.number {
+		if err == nil && c.span != nil && !c.span.in(j.active.number) {
 			j.shelf.stretch(c.span, j.active.number)
 		}
 	}
@@ -253,11 +274,12 @@ func (j *journal) rotate(size int64) error {
 	if err := j.cutTorn(); err != nil {
 		return err
 	}
-	need := segmentHeaderSize + size + j.reserve
-	g, room, err := j.shelf.begin(j.next, max(j.segmentSize, need), max(need, 4*j.reserve))
+	need := segmentHeaderSize + size + j.reserve()
+	g, room, err := j.shelf.begin(j.next, max(j.segmentSize, need), max(need, 4*j.reserve()))
 	if err != nil {
 		return storeError("begin a segment", err)
 	}
+	j.next++ // a name is never used twice
 	if j.sync {
 		if err := syncDir(j.shelf.dir); err != nil {
 			j.shelf.letGo(g)
@@ -266,7 +288,6 @@ func (j *journal) rotate(size int64) error {
 	}
 	j.finish()
 	j.active, j.room, j.end = g, room, segmentHeaderSize
-	j.next++
 	return nil
 }
 
@@ -282,13 +303,9 @@ func (j *journal) resume(g *segmentFile) error {
 		}
 		j.shelf.grew(g, segmentHeaderSize)
 	}
-	room := j.segmentSize
-	err := g.file.Allocate(room)
-	for diskFull(err) && room/2 >= g.size+2*j.reserve {
-		room /= 2
-		err = g.file.Allocate(room)
-	}
-	if err != nil || room < g.size+2*j.reserve {
+	// On a full disk it still has the room that was set aside for ends.
+	room, err := allocateUpTo(g.file, g.size, j.segmentSize, g.size+1)
+	if err != nil || room <= g.size {
 		return nil
 	}
 	j.shelf.hold(g)

@@ -46,7 +46,7 @@ func (b *block) record(at position) (record, error) {
 		b.close()
 		f, release, err := b.shelf.file(at.segment)
 		if err != nil {
-			return record{}, fmt.Errorf("%w: %w", errDamaged, err)
+			return record{}, err
 		}
 		b.number, b.file, b.release, b.from, b.data = at.segment, f, release, 0, b.data[:0]
 	}
@@ -142,23 +142,39 @@ func (s *Store) chain(last position, visit func(record) error) error {
 	return nil
 }
 
-// load reads a stream from disk.
+// load reads a stream from disk, but for the events that readers have in memory.
 func (s *Store) load(e *entry) (*warm, error) {
-	_, last, lastSeq := e.current()
-	w := &warm{Log: live.New()}
+	e.mu.Lock()
+	events, last, lastSeq, booked := e.read.Value(), e.last, e.lastSeq, e.booked
+	e.mu.Unlock()
+	w := &warm{Log: events}
 	var err error
 	if w.meta, err = s.readMeta(e.created); err != nil {
 		return nil, err
 	}
+	if !booked.none() {
+		if w.booked, err = s.readSummary(booked); err != nil {
+			return nil, err
+		}
+	}
+	if w.Log == nil {
+		w.Log, err = s.loadEvents(e.created, last, lastSeq)
+	}
+	return w, err
+}
+
+// loadEvents reads the events of a stream, up to the one of seq lastSeq, with
+// which the record at last ends.
+func (s *Store) loadEvents(of, last position, lastSeq uint32) (*live.Log, error) {
 	var batches [][]stream.Event // the newest first
 	next := uint64(lastSeq) + 1
-	err = s.chain(last, func(r record) error {
+	err := s.chain(last, func(r record) error {
 		r.payload = slices.Clone(r.payload) // the block is used again
 		events, err := eventsOf(r)
 		if err != nil {
 			return err
 		}
-		if r.stream != e.created || uint64(r.seq)+uint64(len(events)) != next {
+		if r.stream != of || uint64(r.seq)+uint64(len(events)) != next {
 			return fmt.Errorf("%w: at %s stands seq %d of stream %s", errDamaged, r.at, r.seq, r.stream)
 		}
 		next = uint64(r.seq)
@@ -166,17 +182,13 @@ func (s *Store) load(e *entry) (*warm, error) {
 		return nil
 	})
 	if err == nil && next != 1 {
-		err = fmt.Errorf("%w: the first %d events of stream %s are missing", errDamaged, next-1, e.created)
+		err = fmt.Errorf("%w: the first %d events of stream %s are missing", errDamaged, next-1, of)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if !e.booked.none() {
-		if w.booked, err = s.readSummary(e.booked); err != nil {
-			return nil, err
-		}
-	}
-	return w, w.fill(batches)
+	log := live.New()
+	return log, fill(log, batches)
 }
 
 func eventsOf(r record) ([]stream.Event, error) {
@@ -192,13 +204,13 @@ func eventsOf(r record) ([]stream.Event, error) {
 }
 
 // fill appends the batches, the last one first.
-func (w *warm) fill(batches [][]stream.Event) error {
+func fill(log *live.Log, batches [][]stream.Event) error {
 	for _, events := range slices.Backward(batches) {
 		var err error
 		if events[0].Terminal() {
-			_, err = w.Seal(events[0])
+			_, err = log.Seal(events[0])
 		} else {
-			_, err = w.Append(events)
+			_, err = log.Append(events)
 		}
 		if err != nil {
 			return fmt.Errorf("%w: events follow the terminal one", errDamaged)

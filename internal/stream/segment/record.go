@@ -26,14 +26,15 @@ func decodePosition(v uint64) position {
 type kind uint8
 
 const (
-	kindCreate  kind = 1 + iota // a stream begins: its Meta
-	kindEvents                  // events, none of them terminal
-	kindEnd                     // the terminal event, and when it was
-	kindBook                    // what the owner booked
-	kindDeleted                 // a stream was deleted: its payloads are to be erased
-	kindEvicted                 // a stream made room for others
-	kindErased                  // what was events or an end, of a deleted stream
-	kindLast    = kindErased
+	kindCreate    kind = 1 + iota // a stream begins: its Meta
+	kindEvents                    // events, none of them terminal
+	kindEnd                       // the terminal event, and when it was
+	kindBook                      // what the owner booked
+	kindDeleted                   // a stream was deleted: its payloads are to be erased
+	kindEvicted                   // a stream made room for others
+	kindErased                    // what was another kind, of a deleted stream
+	kindForgotten                 // what was the beginning of a stream that is no more
+	kindLast      = kindForgotten
 )
 
 // header stands before every record's payload.

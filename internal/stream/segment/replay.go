@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"time"
@@ -16,10 +17,12 @@ type replay struct {
 	damages []Damage
 	newest  uint32 // segment; zero when there is none
 	torn    int64  // unfinished bytes at the newest segment's end
+	foreign []uint32
 
 	numbers []uint32
 	found   []foundDamage
-	keep    string // id of the stream whose events to keep
+	orphans map[position]bool // create records that are lost, and said to be
+	keep    string            // id of the stream whose events to keep
 }
 
 // replayed is a stream as its records tell it.
@@ -31,19 +34,20 @@ type replayed struct {
 	last    position
 	lastSeq uint32
 	ended   time.Time
-	end     stream.Event // the terminal one
-	bytes   int64        // of its records
+	failed  bool
 	booked  position
-	lost    bool // records of it do not follow the ones before
+	hit     bool // by a damage, or records of it do not follow the ones before
+	dead    bool // deleted, evicted or expired
 	buried  bool // a tombstone is there
 	erased  bool // payloads of it are, so that it was deleted
 	content bool // payloads of it are not erased
 
-	meta   stream.Meta
-	events []stream.Event // of the stream to keep
+	inspected Inspected // for people
 }
 
-func newReplay() *replay { return &replay{streams: map[position]*replayed{}} }
+func newReplay() *replay {
+	return &replay{streams: map[position]*replayed{}, orphans: map[position]bool{}}
+}
 
 // dir reads every segment, oldest first. Read returns a segment's bytes.
 func (r *replay) dir(dir string, read func(number uint32) ([]byte, error)) (err error) {
@@ -56,10 +60,12 @@ func (r *replay) dir(dir string, read func(number uint32) ([]byte, error)) (err 
 			return fmt.Errorf("read segment %d: %w", number, err)
 		}
 		s := scan(number, data, r.apply)
-		if i == len(r.numbers)-1 {
-			r.newest = number
+		if s.foreign {
+			r.foreign = append(r.foreign, number)
+		} else if i == len(r.numbers)-1 {
 			r.torn, s.damages = s.tornTail()
 		}
+		r.newest = number
 		r.found = append(r.found, s.damages...)
 	}
 	r.blame()
@@ -68,11 +74,14 @@ func (r *replay) dir(dir string, read func(number uint32) ([]byte, error)) (err 
 
 // apply takes the next record into account.
 func (r *replay) apply(rec record) {
-	if rec.kind == kindCreate {
+	switch rec.kind {
+	case kindCreate:
 		r.create(rec)
 		return
-	}
-	if rec.kind == kindDeleted || rec.kind == kindEvicted {
+	case kindForgotten:
+		r.streams[rec.at] = &replayed{created: rec.at, dead: true}
+		return
+	case kindDeleted, kindEvicted:
 		r.bury(rec)
 		return
 	}
@@ -81,20 +90,17 @@ func (r *replay) apply(rec record) {
 		r.orphan(rec)
 		return
 	}
-	st.span.last = rec.at.segment
-	st.bytes += headerSize + int64(rec.length)
+	st.span.note(rec.at.segment)
+	st.inspected.Bytes += headerSize + int64(rec.length)
 	switch rec.kind {
 	case kindEvents, kindEnd:
 		st.content = true
-		events := st.follow(rec)
-		if events == nil {
-			st.lost = true
-		}
-		if st.id == r.keep {
-			st.events = append(st.events, events...)
-		}
+		r.follow(st, rec)
 	case kindErased: // of a stream that was deleted: only the way back matters
-		st.last, st.erased = rec.at, true
+		if rec.seq > 0 {
+			st.last = rec.at
+		}
+		st.erased = true
 	case kindBook:
 		st.booked = rec.at
 	}
@@ -106,36 +112,36 @@ func (r *replay) create(rec record) {
 		r.unreadable(rec, err)
 		return
 	}
-	st := &replayed{
-		id: meta.ID, owner: meta.Owner, key: meta.IdempotencyKey, created: rec.at, meta: meta,
-		bytes: headerSize + int64(rec.length),
-		span:  span{first: rec.at.segment, last: rec.at.segment},
-	}
+	st := &replayed{id: meta.ID, owner: meta.Owner, key: meta.IdempotencyKey, created: rec.at}
+	st.span.note(rec.at.segment)
+	st.inspected.Meta, st.inspected.Bytes = meta, headerSize+int64(rec.length)
 	r.streams[rec.at] = st
 	r.order = append(r.order, st)
 }
 
-// follow takes in a record of events, if it is the next one of what is there,
-// and returns them. One that is not follows a record that was damaged; or it is
-// the end that a recovery wrote in its place, and does.
-func (st *replayed) follow(rec record) []stream.Event {
+// follow takes in a record of events, if it is the next one of what is there.
+// One that is not follows a record that was damaged; or it is the end that a
+// recovery wrote in its place, and does.
+func (r *replay) follow(st *replayed, rec record) {
 	if !st.ended.IsZero() || rec.seq != st.lastSeq+1 || rec.previous != st.last {
-		return nil
+		st.hit = true
+		return
 	}
-	if rec.kind == kindEvents {
-		events, err := parseEvents(rec.header, rec.payload)
-		if err != nil {
-			return nil
-		}
-		st.last, st.lastSeq = rec.at, st.lastSeq+uint32(len(events))
-		return events
-	}
-	ended, terminal, err := parseEnd(rec.header, rec.payload)
+	events, err := eventsOf(rec)
 	if err != nil {
-		return nil
+		st.hit = true
+		return
 	}
-	st.last, st.lastSeq, st.ended, st.end = rec.at, rec.seq, ended, terminal
-	return []stream.Event{terminal}
+	st.last, st.lastSeq = rec.at, st.lastSeq+uint32(len(events))
+	if last := events[len(events)-1]; last.Terminal() {
+		st.ended, _, _ = parseEnd(rec.header, rec.payload)
+		st.failed = failedBeforeToken(last, st.lastSeq)
+		last.Data = bytes.Clone(last.Data) // the segment's bytes must not stay for its sake
+		st.inspected.Terminal = last
+	}
+	if r.keep != "" && st.id == r.keep {
+		st.inspected.Events = append(st.inspected.Events, events...)
+	}
 }
 
 func failedBeforeToken(terminal stream.Event, seq uint32) bool {
@@ -149,11 +155,11 @@ func (r *replay) bury(rec record) {
 		return
 	}
 	if st := r.streams[rec.stream]; st != nil {
-		st.buried = true
+		st.buried, st.dead = true, true
 	}
 	r.graves = append(r.graves, &tombstone{
 		grave: g, kind: rec.kind, created: rec.stream,
-		span: span{first: rec.at.segment, last: rec.at.segment, grave: true},
+		span: span{numbers: []uint32{rec.at.segment}, grave: true},
 	})
 }
 
@@ -162,15 +168,15 @@ func (r *replay) orphan(rec record) {
 	if !slices.Contains(r.numbers, rec.stream.segment) {
 		return // the stream expired with the segment it began in
 	}
-	if slices.ContainsFunc(r.found, func(d foundDamage) bool { return d.stream == rec.stream && d.What == orphaned }) {
+	if r.orphans[rec.stream] {
 		return // said once is enough
 	}
+	r.orphans[rec.stream] = true
 	r.found = append(r.found, foundDamage{stream: rec.stream, Damage: Damage{
-		Segment: rec.at.segment, Offset: int64(rec.at.offset), Length: int64(headerSize + rec.length), What: orphaned,
+		Segment: rec.at.segment, Offset: int64(rec.at.offset), Length: int64(headerSize + rec.length),
+		What: "the record with which the stream began is lost, and the stream with it",
 	}})
 }
-
-const orphaned = "the record with which the stream began is lost, and the stream with it"
 
 func (r *replay) unreadable(rec record, err error) {
 	r.found = append(r.found, foundDamage{stream: rec.stream, Damage: Damage{
@@ -184,10 +190,11 @@ func (r *replay) unburied() []*tombstone {
 	var missing []*tombstone
 	for _, st := range r.order {
 		if st.erased && !st.buried {
-			missing = append(missing, &tombstone{
-				grave: grave{id: st.id, owner: st.owner, key: st.key}, kind: kindDeleted, created: st.created,
-				span: span{grave: true},
-			})
+			g := grave{id: st.id, owner: st.owner, key: st.key}
+			if st.failed {
+				g.key = "" // it had freed it
+			}
+			missing = append(missing, &tombstone{grave: g, kind: kindDeleted, created: st.created, span: span{grave: true}})
 		}
 	}
 	return missing
@@ -198,7 +205,7 @@ func (r *replay) blame() {
 	for _, d := range r.found {
 		if st := r.streams[d.stream]; st != nil {
 			d.Stream = st.id
-			st.lost = true
+			st.hit = true
 		} else if !d.stream.none() {
 			d.Stream = "created at " + d.stream.String()
 		}
@@ -208,5 +215,5 @@ func (r *replay) blame() {
 
 // living returns the streams that are neither deleted nor evicted.
 func (r *replay) living() []*replayed {
-	return slices.DeleteFunc(slices.Clone(r.order), func(st *replayed) bool { return st.buried || st.erased })
+	return slices.DeleteFunc(slices.Clone(r.order), func(st *replayed) bool { return st.dead || st.erased })
 }

@@ -2,6 +2,7 @@ package segment
 
 import (
 	"fmt"
+	"slices"
 
 	"weir/internal/stream"
 )
@@ -15,16 +16,12 @@ func (s *Store) makeRoom() error {
 	if s.maxBytes == 0 || s.shelf.size() < s.maxBytes {
 		return nil
 	}
+	if s.shelf.pinned() >= s.maxBytes {
+		// Whatever is evicted, it would be in vain.
+		return fmt.Errorf("segment: running streams take all the disk they may: %w", stream.ErrFull)
+	}
 	for s.shelf.size() >= s.maxBytes {
-		var err error
-		if yard := s.shelf.graveyard(); yard != 0 {
-			err = s.moveGraves(yard)
-		} else if len(s.ended) > 0 {
-			err = s.evict(s.ended[:min(len(s.ended), evictAtOnce)])
-		} else {
-			err = stream.ErrFull
-		}
-		if err != nil {
+		if err := s.makeSomeRoom(); err != nil {
 			return fmt.Errorf("segment: make room: %w", err)
 		}
 	}
@@ -35,9 +32,27 @@ func (s *Store) makeRoom() error {
 // evictAtOnce is how many streams make room with one write.
 const evictAtOnce = 32
 
+// makeSomeRoom goes a step towards a smaller directory, or fails. The caller
+// holds mu.
+func (s *Store) makeSomeRoom() error {
+	if yard := s.shelf.graveyard(); yard != 0 {
+		before := s.shelf.size()
+		if err := s.moveGraves(yard); err != nil {
+			return err
+		}
+		if s.shelf.size() < before {
+			return nil
+		}
+	}
+	if len(s.ended) == 0 {
+		return stream.ErrFull
+	}
+	return s.evict(s.ended[:min(len(s.ended), evictAtOnce)])
+}
+
 // evict forgets ended streams before their time. The caller holds mu.
 func (s *Store) evict(entries []*entry) error {
-	entries = append([]*entry(nil), entries...) // forget takes them out of s.ended
+	entries = slices.Clone(entries) // forget takes them out of s.ended
 	graves := make([]*tombstone, len(entries))
 	for i, e := range entries {
 		graves[i] = newTombstone(e, kindEvicted)
@@ -48,7 +63,7 @@ func (s *Store) evict(entries []*entry) error {
 	for i, e := range entries {
 		s.forget(e)
 		s.bury(graves[i])
-		s.shelf.release(&e.span)
+		s.leave(e)
 	}
 	return nil
 }
@@ -67,20 +82,10 @@ func (s *Store) moveGraves(from uint32) error {
 		return err
 	}
 	for i, g := range old {
-		s.replaceGrave(g, moved[i])
-		s.shelf.release(&g.span)
+		s.shelf.exchange(&g.span, &moved[i].span)
+		s.shelf.release(&moved[i].span)
 	}
 	return nil
-}
-
-// replaceGrave puts a tombstone in another's place. The caller holds mu.
-func (s *Store) replaceGrave(old, now *tombstone) {
-	s.graves[now.id] = now
-	for i, g := range s.buried {
-		if g == old {
-			s.buried[i] = now
-		}
-	}
 }
 
 // commitGraves writes tombstones in one go. An error says that some may not be

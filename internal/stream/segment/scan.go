@@ -33,6 +33,7 @@ func (d Damage) String() string {
 type scanned struct {
 	damages []foundDamage
 	end     int64 // where the last whole record ends
+	foreign bool  // nothing in it is ours: another version's, or another file's
 }
 
 // foundDamage is a Damage before it is known whose position stands for which id.
@@ -44,18 +45,23 @@ type foundDamage struct {
 // scan calls visit for every intact record of a segment, in order. A record
 // that is damaged is passed over: the next one is found by its header's
 // checksum, wherever the damaged one said it ends. The payloads are data's.
-func scan(number uint32, data []byte, visit func(record)) scanned {
-	var s scanned
+func scan(number uint32, data []byte, visit func(record)) (s scanned) {
 	damaged := func(from, to int, whose position, what string) {
 		s.damages = append(s.damages, foundDamage{
 			Damage: Damage{Segment: number, Offset: int64(from), Length: int64(to - from), What: what}, stream: whose,
 		})
 	}
 	offset := min(segmentHeaderSize, len(data))
+	records := 0
+	s.end = int64(offset)
 	if !bytes.Equal(data[:offset], segmentHeader(number)[:offset]) {
 		damaged(0, offset, position{}, "the segment's header is not what it was")
+		if blank := len(bytes.Trim(data, "\x00")) == 0; blank {
+			s.end = 0 // a loss of power, before anything but the size got to the disk
+		} else {
+			defer func() { s.foreign = records == 0 }()
+		}
 	}
-	s.end = int64(offset)
 	for offset < len(data) {
 		at := position{number, uint32(offset)}
 		h, ok := parseHeader(data[offset:], at)
@@ -63,6 +69,7 @@ func scan(number uint32, data []byte, visit func(record)) scanned {
 			payload := data[offset+headerSize : end]
 			if checksum(payload) == h.sum {
 				visit(record{h, at, payload})
+				records++
 				s.end = int64(end)
 			} else {
 				damaged(offset, end, h.stream, "a payload does not match its checksum")

@@ -8,11 +8,13 @@
 package segment
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,7 +49,7 @@ type Options struct {
 	// Logger hears what is not any caller's error; nil for none.
 	Logger *slog.Logger
 
-	create func(path string) (file, error) // createFile when nil
+	files files // the operating system's when nil
 }
 
 func (o Options) withDefaults() Options {
@@ -66,8 +68,8 @@ func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.create == nil {
-		o.create = createFile
+	if o.files == nil {
+		o.files = disk{}
 	}
 	return o
 }
@@ -90,59 +92,114 @@ type Store struct {
 	sweeping  chan struct{} // one slot: there may be files to remove
 	swept     chan struct{} // closed when the sweeper has ended
 	closed    chan struct{} // closed by Close
+	closing   sync.Once
 
-	// mu is taken after an entry's changing and before its mu.
-	mu      sync.Mutex
-	streams map[string]*entry     // guarded by mu; by id
-	claims  map[claim]string      // guarded by mu; → id
-	owned   map[string][]*entry   // guarded by mu; by owner, oldest first
-	ended   []*entry              // guarded by mu; in the order they ended
-	cache   cache                 // guarded by mu; the ended streams that are warm
-	graves  map[string]*tombstone // guarded by mu; by id
-	buried  []*tombstone          // guarded by mu; the same, oldest id first
+	mu         sync.Mutex
+	streams    map[string]*entry     // guarded by mu; by id
+	claims     map[claim]string      // guarded by mu; → id
+	owned      map[string][]*entry   // guarded by mu; by owner, oldest first
+	ended      []*entry              // guarded by mu; in the order they ended
+	cache      cache                 // guarded by mu; the ended streams that are warm
+	graves     map[string]*tombstone // guarded by mu; by id
+	buried     []*tombstone          // guarded by mu; the same, oldest id first
+	graveBytes int64                 // guarded by mu; what their records take
+	unended    []*entry              // Open's, then the sweeper's; interrupted ones, for whose end there was no room yet
+	unerased   []*entry              // guarded by mu; deleted ones that could not be erased yet
+	damaged    map[uint32]bool       // written by Open only; segments that are damaged somewhere
 }
 
 type claim struct{ owner, key string }
 
 // Create implements stream.Store.
-func (s *Store) Create(_ context.Context, meta stream.Meta) (stream.Writer, error) {
+func (s *Store) Create(ctx context.Context, meta stream.Meta) (stream.Writer, error) {
+	e := &entry{
+		id: meta.ID, owner: meta.Owner, key: meta.IdempotencyKey, span: span{running: true},
+		warm: &warm{Log: live.New(), meta: meta}, ready: make(chan struct{}), pending: true,
+	}
+	if err := s.reserve(ctx, e); err != nil {
+		return nil, err
+	}
+	// Not under mu: with every write synced, creates share the syncs.
+	c := commit{header: header{kind: kindCreate}, payload: appendMeta(nil, meta), span: &e.span}
+	err := s.journal.commit(&c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.dropExpired()
-	if err := s.vacant(meta); err != nil {
-		return nil, err
-	}
-	if err := s.makeRoom(); err != nil {
-		return nil, err
-	}
-	e := &entry{id: meta.ID, owner: meta.Owner, key: meta.IdempotencyKey, warm: &warm{Log: live.New(), meta: meta}}
-	c := commit{header: header{kind: kindCreate}, payload: appendMeta(nil, meta), span: &e.span}
-	// Under mu: two creates can't both win an id or a key.
-	if err := s.journal.commit(&c); err != nil {
+	e.pending = false
+	close(e.ready)
+	if err != nil {
+		delete(s.streams, e.id)
+		s.freeKey(e.owner, e.key, e.id)
 		return nil, err
 	}
 	e.created = c.at
 	s.insert(e)
 	s.warmBytes.Add(e.warm.size())
+	s.journal.running.Add(1)
 	return &writer{store: s, entry: e, log: e.warm}, nil
 }
 
-// vacant says why a stream can't be created. The caller holds mu.
-func (s *Store) vacant(meta stream.Meta) error {
-	if s.streams[meta.ID] != nil || s.graves[meta.ID] != nil {
-		return stream.ErrExists
+// reserve takes the id and the key for a stream that is about to be created, or
+// says why it can't be: two creates can't both win one.
+func (s *Store) reserve(ctx context.Context, e *entry) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropExpired()
+	for {
+		holder, err := s.vacant(e)
+		if err != nil {
+			return err
+		}
+		if holder == nil {
+			break
+		}
+		s.mu.Unlock()
+		err = s.yieldTo(ctx, holder)
+		s.mu.Lock()
+		if err != nil {
+			return err
+		}
 	}
-	if meta.IdempotencyKey == "" {
-		return nil
+	if err := s.makeRoom(); err != nil {
+		return err
 	}
-	by, err := s.claimed(claim{meta.Owner, meta.IdempotencyKey})
+	s.streams[e.id] = e
+	if e.key != "" {
+		s.claims[claim{e.owner, e.key}] = e.id
+	}
+	return nil
+}
+
+// vacant returns who holds the entry's key, if anybody does, or else why the
+// stream can't be created. The caller holds mu.
+func (s *Store) vacant(e *entry) (holder *entry, err error) {
+	if s.streams[e.id] != nil || s.graves[e.id] != nil {
+		return nil, stream.ErrExists
+	}
+	if e.key == "" {
+		return nil, nil
+	}
+	holder, err = s.claimed(claim{e.owner, e.key})
 	if errors.Is(err, stream.ErrNotFound) {
-		return nil
+		return nil, nil
 	}
-	if err != nil {
-		return err // its stream was forgotten: a repeat must not run it again
+	return holder, err // one that was forgotten is an error: a repeat must not run it again
+}
+
+// yieldTo says that a key is the holder's. Nil says that its own create is over
+// by now, whatever became of it.
+func (s *Store) yieldTo(ctx context.Context, holder *entry) error {
+	s.mu.Lock()
+	pending := holder.pending
+	s.mu.Unlock()
+	if pending {
+		select {
+		case <-holder.ready:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("segment: %w: %w", stream.ErrUnavailable, context.Cause(ctx))
+		}
 	}
-	status, err := s.status(by)
+	status, err := s.status(holder)
 	if err != nil {
 		return err
 	}
@@ -163,14 +220,26 @@ func (s *Store) insert(e *entry) {
 	s.owned[e.owner] = slices.Insert(list, at, e)
 }
 
-func byID(e *entry, id string) int {
-	switch {
-	case e.id < id:
-		return -1
-	case e.id > id:
-		return 1
+func byID(e *entry, id string) int { return strings.Compare(e.id, id) }
+
+func byEnd(a, b *entry) int {
+	return cmp.Or(a.endTime().Compare(b.endTime()), strings.Compare(a.id, b.id))
+}
+
+// addEnded puts a stream among the ended ones. The caller holds mu.
+func (s *Store) addEnded(e *entry) {
+	at, _ := slices.BinarySearchFunc(s.ended, e, byEnd)
+	s.ended = slices.Insert(s.ended, at, e) // at the end, but for a clock that was ahead
+}
+
+func (s *Store) removeEnded(e *entry) {
+	i := slices.Index(s.ended, e)
+	if i == 0 { // the usual case
+		s.ended[0] = nil
+		s.ended = s.ended[1:]
+	} else if i > 0 {
+		s.ended = slices.Delete(s.ended, i, i+1)
 	}
-	return 0
 }
 
 // Open implements stream.Store.
@@ -204,6 +273,9 @@ func (s *Store) Status(_ context.Context, id string) (stream.Status, error) {
 func (s *Store) Claimed(_ context.Context, owner, key string) (stream.Status, error) {
 	s.mu.Lock()
 	e, err := s.claimed(claim{owner, key})
+	if err == nil && e.pending {
+		err = stream.ErrNotFound
+	}
 	s.mu.Unlock()
 	if err != nil {
 		return stream.Status{}, err
@@ -216,6 +288,9 @@ func (s *Store) List(_ context.Context, owner, before string, limit int) ([]stre
 	var list []stream.Status
 	for _, e := range s.page(owner, before, limit) {
 		status, err := s.status(e)
+		if errors.Is(err, stream.ErrGone) {
+			continue // a moment ago
+		}
 		if err != nil {
 			s.logger.Error("a stream is left out of a list", "stream", e.id, "err", err)
 			continue
@@ -249,7 +324,7 @@ func (s *Store) page(owner, before string, limit int) []*entry {
 func (s *Store) find(id string) (*entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.streams[id]; e != nil && !e.expired(s.now(), s.retention) {
+	if e := s.streams[id]; e != nil && !e.pending && !e.expired(s.now(), s.retention) {
 		return e, nil
 	}
 	return nil, s.missing(id)
@@ -260,7 +335,7 @@ func (s *Store) missing(id string) error {
 	if g := s.graves[id]; g != nil {
 		return &stream.GoneError{Owner: g.owner}
 	}
-	if e := s.streams[id]; e != nil { // expired, and not dropped yet
+	if e := s.streams[id]; e != nil && !e.pending { // expired, and not dropped yet
 		return &stream.GoneError{Owner: e.owner}
 	}
 	if stream.Expired(id, s.now(), s.retention) {
@@ -269,7 +344,7 @@ func (s *Store) missing(id string) error {
 	return stream.ErrNotFound
 }
 
-// claimed returns the holder of a claim. The caller holds mu.
+// claimed returns the holder of a claim, which may be pending. The caller holds mu.
 func (s *Store) claimed(c claim) (*entry, error) {
 	id, taken := s.claims[c]
 	if !taken {
@@ -293,10 +368,12 @@ func (e *entry) freedKey() bool {
 
 // Close ends the store. What runs is left as it is, and ends as interrupted
 // when the directory is opened next. Whoever writes from now on gets an error.
-func (s *Store) Close() error {
-	close(s.closed)
-	<-s.swept
-	err := errors.Join(s.journal.close(), s.shelf.sweep(), s.shelf.close(), s.lock.Close())
+func (s *Store) Close() (err error) {
+	s.closing.Do(func() {
+		close(s.closed)
+		<-s.swept
+		err = errors.Join(s.journal.close(), s.shelf.sweep(), s.shelf.close(), s.lock.Close())
+	})
 	if err != nil {
 		return fmt.Errorf("segment: close: %w", err)
 	}
