@@ -43,6 +43,13 @@ func newFleet(t *testing.T, environ ...string) *fleet {
 	return f
 }
 
+// in is the fleet within a subtest.
+func (f *fleet) in(t *testing.T) *fleet {
+	inner := *f
+	inner.t = t
+	return &inner
+}
+
 // replica is a process whose log is read as it comes: a full pipe would stop it.
 type replica struct {
 	*process

@@ -49,6 +49,19 @@ func (r *reading) same(log []byte, within time.Duration) {
 	}
 }
 
+// streamsOn checks that a replica takes new streams, which are read elsewhere.
+func (f *fleet) streamsOn(i int) {
+	f.t.Helper()
+	f.upstream.Answer(words(10*time.Millisecond, 20))
+	made := read(f.t, "a new stream's creator", "POST", f.url(i)+"/v1/streams", promptBody)
+	other := read(f.t, "a new stream's reader", "GET", f.url(inB)+"/v1/streams/"+made.stream+"/events", "")
+	made.end(wait)
+	log := f.log(inC, made.stream)
+	oneEnd(f.t, log, "event: done", `"state":"done"`)
+	made.same(log, wait)
+	other.same(log, wait)
+}
+
 func TestReplicasShareAStream(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
