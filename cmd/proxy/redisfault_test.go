@@ -89,20 +89,26 @@ func (f *fleet) timed(method, url, body string) (*http.Response, []byte, time.Du
 
 func TestRedisIsRestarted(t *testing.T) {
 	t.Parallel()
-	for name, away := range map[string]time.Duration{
-		"kill -9 of Redis with AOF, back while the answers go on":                 1500 * time.Millisecond,
-		"kill -9 of Redis with AOF, back after their end, and a lease's, is over": 10 * time.Second,
+	for name, test := range map[string]struct {
+		words int // of an answer, one every 10 ms
+		times int
+		away  time.Duration
+	}{
+		"kill -9 of Redis with AOF, three times, while the answers go on": {500, 3, 700 * time.Millisecond},
+		"kill -9 of Redis with AOF, away longer than answers and leases":  {200, 1, 9 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newFleet(t)
-			const count = 100
-			f.upstream.Answer(words(50*time.Millisecond, count))
+			f.upstream.Answer(words(10*time.Millisecond, test.words))
 			onA, onB := f.readTwice(10)
-			f.redis.Kill()
-			pass(t.Context(), away)
-			f.redis.Start()
-			f.finishWhole(onA, onB, count)
+			for n := range test.times {
+				f.redis.Kill()
+				pass(t.Context(), test.away)
+				f.redis.Start()
+				onB[0].await(50 * (n + 1))
+			}
+			f.finishWhole(onA, onB, test.words)
 			f.streamsOn(inA)
 		})
 	}

@@ -1,53 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
 	"testing"
 	"time"
 )
-
-// behind returns the part of a log that follows an event.
-func behind(t *testing.T, log []byte, id string) []byte {
-	t.Helper()
-	_, rest, found := bytes.Cut(log, []byte("id: "+id+"\n\n"))
-	if !found {
-		t.Fatalf("the log has no event %s", id)
-	}
-	return rest
-}
-
-// oneEnd checks that a log has one terminal event, its last one.
-func oneEnd(t *testing.T, log []byte, says ...string) {
-	t.Helper()
-	ends := terminalFrame.FindAllIndex(log, -1)
-	if len(ends) != 1 {
-		t.Errorf("%d terminal events:\n%s", len(ends), tailOf(log))
-		return
-	}
-	last := log[ends[0][0]:]
-	if bytes.Count(last, []byte("\n\n")) != 1 {
-		t.Errorf("something follows the end:\n%s", last)
-	}
-	for _, words := range says {
-		if !bytes.Contains(last, []byte(words)) {
-			t.Errorf("the end does not say %q:\n%s", words, last)
-		}
-	}
-}
-
-// same checks that a reader came to a clean end, having seen what the log says.
-func (r *reading) same(log []byte, within time.Duration) {
-	r.t.Helper()
-	if _, err := r.end(within); err != nil {
-		r.t.Errorf("%s: the body ended with %v", r.name, err)
-	}
-	if seen := r.events(); !bytes.Equal(seen, log) {
-		r.t.Errorf("%s saw %d bytes, which are not the log's %d:\n%s\nthe log's:\n%s", r.name, len(seen), len(log), tailOf(seen), tailOf(log))
-	}
-}
 
 // streamsOn checks that a replica takes new streams, which are read elsewhere.
 func (f *fleet) streamsOn(i int) {
