@@ -45,7 +45,8 @@ func openRedis(cfg config.Config, logger *slog.Logger) (store, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), redisTimeout)
 	defer cancel()
 	s, err := redislog.Open(ctx, redislog.Options{
-		URL: cfg.RedisURL, Prefix: cfg.RedisPrefix, Retention: cfg.Retention, Logger: logger,
+		URL: cfg.RedisURL, Prefix: cfg.RedisPrefix, Retention: cfg.Retention,
+		MaxMemory: cfg.MemoryLimit, Logger: logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w (WEIR_REDIS_URL says where it is)", err)

@@ -190,6 +190,25 @@ func (s *Server) Command(command string) {
 	}
 }
 
+// Snapshot copies what the server has on disk, to go back to.
+func (s *Server) Snapshot() (dir string) {
+	s.t.Helper()
+	dir = s.t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(s.dir)); err != nil {
+		s.t.Fatalf("copy the server's data: %v", err)
+	}
+	return dir
+}
+
+// Rollback kills the server and starts it again with the data of a snapshot, as
+// a failover does to a replica that lags.
+func (s *Server) Rollback(snapshot string) {
+	s.t.Helper()
+	s.Kill()
+	s.dir = snapshot
+	s.Start()
+}
+
 // Stop ends the server as an operator does, and waits for that.
 func (s *Server) Stop() { s.end(os.Interrupt) }
 

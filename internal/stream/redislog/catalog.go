@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -47,7 +48,13 @@ func (s *Store) lookAll(ctx context.Context, ids []string) ([]stream.Status, []e
 				s.client.B().Hget().Key(s.keys.gone(id)).Field("owner").Build())
 		}
 	}
-	answers := s.client.DoMulti(ctx, commands...)
+	var answers []rueidis.RedisResult
+	if len(commands) > 0 {
+		var err error
+		if answers, err = within(ctx, s, func() []rueidis.RedisResult { return s.client.DoMulti(ctx, commands...) }); err != nil {
+			answers = slices.Repeat([]rueidis.RedisResult{rueidis.NewErrorResult(err)}, len(commands))
+		}
+	}
 	for i, id := range ids {
 		if _, ok := stream.IDTime(id); !ok {
 			errs[i] = stream.ErrNotFound
@@ -150,7 +157,7 @@ func (s *Store) Claimed(ctx context.Context, owner, key string) (stream.Status, 
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	get := s.client.B().Get().Key(s.keys.claim(claimHash(owner, key))).Build()
-	id, err := s.client.Do(ctx, get).ToString()
+	id, err := s.ask(ctx, get).ToString()
 	switch {
 	case rueidis.IsRedisNil(err):
 		return stream.Status{}, fmt.Errorf("claimed: %w", stream.ErrNotFound)
@@ -179,7 +186,7 @@ func (s *Store) List(ctx context.Context, owner, before string, limit int) ([]st
 		}
 		want := int64(min(limit-len(list), 100))
 		page := s.client.B().Zrevrangebylex().Key(s.keys.owned(ownerHash(owner))).Max(top).Min("-").Limit(0, want).Build()
-		ids, err := s.client.Do(ctx, page).AsStrSlice()
+		ids, err := s.ask(ctx, page).AsStrSlice()
 		if err != nil {
 			return nil, fmt.Errorf("list: %w", storeError(err))
 		}

@@ -38,6 +38,9 @@ func (s *Store) admit(w *writer) error {
 	if s.writers[w.meta.ID] != nil {
 		return fmt.Errorf("create: %w", stream.ErrExists)
 	}
+	if s.maxMemory > 0 && s.memory.Load() > s.maxMemory {
+		return fmt.Errorf("create: running streams take all the memory they may: %w", stream.ErrFull)
+	}
 	s.writers[w.meta.ID] = w
 	return nil
 }

@@ -46,6 +46,14 @@ func TestServerFaults(t *testing.T) {
 			server.Kill()
 			server.Start()
 		}},
+		"rolled back": {"always", func(s *story, server *redistest.Server) {
+			for range 3 {
+				snapshot := server.Snapshot()
+				s.await(100)
+				server.Rollback(snapshot)
+				s.await(20)
+			}
+		}},
 		"emptied": {"", func(s *story, server *redistest.Server) {
 			for range 3 {
 				server.FlushAll()

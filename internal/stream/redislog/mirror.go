@@ -4,14 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
-	"unsafe"
-
-	"github.com/redis/rueidis"
 
 	"weir/internal/stream"
 	"weir/internal/stream/live"
@@ -227,99 +221,4 @@ func (m *mirror) catchUp(ctx context.Context) error {
 		count = nextRange(events)
 	}
 	return nil
-}
-
-// How many events one range read asks for: about as many as make rangeBytes,
-// as far as the last ones tell.
-const (
-	firstRange = 128
-	maxRange   = 2000
-	rangeBytes = 512 << 10
-)
-
-func nextRange(events []stream.Event) int64 {
-	size := 0
-	for _, e := range events {
-		size += len(e.Data) + live.EventOverhead
-	}
-	return int64(min(max(rangeBytes*len(events)/size, 1), maxRange))
-}
-
-// readRange reads events after seq, and how the stream stands: that first, so
-// that an end it tells of is in the log.
-func (s *Store) readRange(ctx context.Context, id string, after uint64, count int64) ([]stream.Event, stream.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	answers := s.client.DoMulti(ctx,
-		s.client.B().Hgetall().Key(s.keys.meta(id)).Build(),
-		s.client.B().Hget().Key(s.keys.gone(id)).Field("owner").Build(),
-		s.client.B().Xrange().Key(s.keys.log(id)).Start("(0-"+strconv.FormatUint(after, 10)).End("+").Count(count).Build())
-	status, err := s.readStatus(id, answers[0], answers[1])
-	if err != nil {
-		return nil, status, err
-	}
-	entries, err := answers[2].AsXRange()
-	if err != nil {
-		return nil, status, storeError(err)
-	}
-	events := make([]stream.Event, 0, len(entries))
-	for _, entry := range entries {
-		e, err := readEntry(entry)
-		if err != nil {
-			return nil, status, fmt.Errorf("the log of %s is damaged: %w", id, err)
-		}
-		events = append(events, e)
-	}
-	return events, status, nil
-}
-
-func readEntry(entry rueidis.XRangeEntry) (e stream.Event, err error) {
-	_, seq, _ := strings.Cut(entry.ID, "-")
-	if e.Seq, err = strconv.ParseUint(seq, 10, 64); err != nil {
-		return e, err
-	}
-	e.Type, e.Data = entry.FieldValues["t"], bytesOf(entry.FieldValues["d"])
-	if r := entry.FieldValues["r"]; r != "" {
-		recovery, err := strconv.ParseUint(r, 10, 8)
-		if err != nil {
-			return e, err
-		}
-		e.Recovery = uint8(recovery)
-	}
-	return e, nil
-}
-
-// bytesOf is the string's own memory: read it only.
-func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
-
-// parseNews reads what the scripts publish: the first seq, a line feed, and for
-// each event a line of two lengths and the recovery, then type and data. The
-// data is the message's own memory.
-func parseNews(message string) ([]stream.Event, error) {
-	head, rest, _ := strings.Cut(message, "\n")
-	seq, err := strconv.ParseUint(head, 10, 64)
-	if err != nil {
-		return nil, err
-	}
-	events := make([]stream.Event, 0, 1)
-	for rest != "" {
-		line, after, _ := strings.Cut(rest, "\n")
-		kind, sizes, _ := strings.Cut(line, " ")
-		data, recovery, _ := strings.Cut(sizes, " ")
-		t, err1 := strconv.ParseUint(kind, 10, 31)
-		d, err2 := strconv.ParseUint(data, 10, 31)
-		r, err3 := strconv.ParseUint(recovery, 10, 8)
-		if err := errors.Join(err1, err2, err3); err != nil {
-			return nil, err
-		}
-		if uint64(len(after)) < t+d {
-			return nil, io.ErrUnexpectedEOF
-		}
-		events = append(events, stream.Event{
-			Seq: seq, Type: strings.Clone(after[:t]), Data: bytesOf(after[t : t+d]), Recovery: uint8(r),
-		})
-		rest = after[t+d:]
-		seq++
-	}
-	return events, nil
 }

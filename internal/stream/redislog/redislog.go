@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,17 +38,20 @@ type Options struct {
 	// StreamBacklog and Backlog bound what is taken in hand while the server
 	// does not answer, for a stream and for all; 4 MiB and 256 MiB when zero.
 	StreamBacklog, Backlog int64
+	// MaxMemory bounds what the streams that are produced here take in memory:
+	// beyond it none can be created. Zero means no bound.
+	MaxMemory int64
 	// Logger is told of outages and of what was lost; slog.Default when nil.
 	Logger *slog.Logger
 }
 
 // How long calls may take.
 const (
-	callTimeout = 3 * time.Second // of the contract's methods; with a wait for a connection less than the 5 s after which a store is unreachable
+	callTimeout = 4 * time.Second // of the contract's methods: less than the 5 s after which a store is unreachable
 	sendTimeout = time.Second     // of an append, before the events are taken in hand
 	lookTimeout = time.Second     // of a look at what could be done without
 	quitTimeout = time.Second     // of what Close still has to say
-	connTimeout = 1500 * time.Millisecond
+	connTimeout = 2 * time.Second
 )
 
 // Store implements stream.Log.
@@ -62,6 +66,8 @@ type Store struct {
 
 	streamBacklog int64
 	backlog       *semaphore.Weighted
+	maxMemory     int64
+	memory        atomic.Int64 // what the streams produced here take
 	queue         sendQueue
 	health        health
 	ears          *ears
@@ -71,7 +77,8 @@ type Store struct {
 
 	done   chan struct{} // closed when the store is: nothing is taken in hand any more
 	cancel context.CancelFunc
-	all    sync.WaitGroup // every goroutine
+	all    sync.WaitGroup // every goroutine but those of calls
+	calls  sync.WaitGroup // of calls, which end with the client; added to under mu, before done is closed
 
 	mu      sync.Mutex
 	writers map[string]*writer // guarded by mu; streams produced here, or being created
@@ -85,10 +92,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
+	if client.Mode() == rueidis.ClientModeCluster && !hashTag.MatchString(o.Prefix) {
+		client.Close()
+		return nil, fmt.Errorf("redis: this is a cluster, where the prefix %q needs braces: {%[1]s}", o.Prefix)
+	}
 	s := &Store{
 		client: client, keys: keys(o.Prefix), token: rand.Text(),
 		retention: o.Retention, lease: o.Lease, now: o.Now, logger: o.Logger,
-		streamBacklog: o.StreamBacklog, backlog: semaphore.NewWeighted(o.Backlog),
+		streamBacklog: o.StreamBacklog, maxMemory: o.MaxMemory, backlog: semaphore.NewWeighted(o.Backlog),
 		done: make(chan struct{}), notices: make(chan string, 1024), nudge: make(chan struct{}, 1),
 		writers: map[string]*writer{}, mirrors: map[string]*mirror{},
 	}
@@ -100,7 +111,28 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("redis: it answers, but can't run the scripts; it must be Redis 7 or Valkey: %w", err)
 	}
 	s.start()
+	s.checkEviction(ctx)
 	return s, nil
+}
+
+// hashTag is the part of a key's name that decides on its slot.
+var hashTag = regexp.MustCompile(`^[^{]*\{[^}]+\}`)
+
+// checkEviction warns of a server that may throw away what runs. One that does
+// not say is taken to know what it does.
+func (s *Store) checkEviction(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	info, err := s.ask(ctx, s.client.B().Info().Section("memory").Build()).ToString()
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(info) {
+		policy, found := strings.CutPrefix(strings.TrimSpace(line), "maxmemory_policy:")
+		if found && policy != "noeviction" && !strings.Contains(info, "\nmaxmemory:0\r") {
+			s.logger.Warn("redis: maxmemory-policy should be noeviction: the server may evict streams before they expire", "policy", policy)
+		}
+	}
 }
 
 func setDefaults(o *Options) {
@@ -136,8 +168,7 @@ func connect(ctx context.Context, url string) (rueidis.Client, error) {
 	options.DisableCache = true
 	// A server that went silent is noticed by a ping after KeepAlive that is
 	// not answered in ConnWriteTimeout: together less than callTimeout, so that
-	// a call does not hang behind the full pipeline of a dead connection. A call
-	// may have to wait for another's attempt to connect, whatever its ctx says.
+	// the first calls after it has come back are not its victims, too.
 	options.Dialer.KeepAlive = time.Second
 	if options.Dialer.Timeout == 0 {
 		options.Dialer.Timeout = connTimeout
@@ -192,6 +223,7 @@ func (s *Store) Close() {
 	s.all.Wait()
 	s.leave()
 	s.client.Close()
+	s.calls.Wait()
 }
 
 // leave gives the lease back if it protects nothing any more.
@@ -217,10 +249,10 @@ func (s *Store) Secret(ctx context.Context) (string, error) {
 	defer cancel()
 	key := s.keys.secret()
 	set := s.client.B().Set().Key(key).Value(rand.Text() + rand.Text()).Nx().Build()
-	if err := s.client.Do(ctx, set).Error(); err != nil && !rueidis.IsRedisNil(err) {
+	if err := s.ask(ctx, set).Error(); err != nil && !rueidis.IsRedisNil(err) {
 		return "", fmt.Errorf("make the secret: %w", storeError(err))
 	}
-	secret, err := s.client.Do(ctx, s.client.B().Get().Key(key).Build()).ToString()
+	secret, err := s.ask(ctx, s.client.B().Get().Key(key).Build()).ToString()
 	if err != nil {
 		return "", fmt.Errorf("read the secret: %w", storeError(err))
 	}
@@ -258,7 +290,10 @@ func (s *Store) writer(id string) *writer {
 func (s *Store) forget(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.writers, id)
+	if w := s.writers[id]; w != nil {
+		s.memory.Add(-w.log.Bytes())
+		delete(s.writers, id)
+	}
 }
 
 var _ stream.Log = (*Store)(nil)

@@ -2,6 +2,7 @@ package redislog
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,6 +65,7 @@ func crash(s *Store) {
 	s.client.Close()
 	s.cancel()
 	s.all.Wait()
+	s.calls.Wait()
 }
 
 func TestContractAcrossCrashes(t *testing.T) {
@@ -80,6 +82,9 @@ func TestContractAcrossCrashes(t *testing.T) {
 func TestContractInClusterMode(t *testing.T) {
 	server := redistest.Start(t, redistest.Config{Args: []string{"--cluster-enabled", "yes"}})
 	server.Command("CLUSTER ADDSLOTSRANGE 0 16383")
+	if _, err := Open(t.Context(), Options{URL: server.URL(), Prefix: "weir:"}); err == nil || !strings.Contains(err.Error(), "{weir:}") {
+		t.Errorf("Open with a prefix of many slots: %v", err)
+	}
 	storetest.RunShared(t, func(t *testing.T, o storetest.Options) (a, b stream.Log) {
 		options := Options{URL: server.URL(), Prefix: prefix(), Retention: o.Retention, Now: o.Now}
 		return open(t, options), open(t, options)

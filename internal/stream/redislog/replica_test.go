@@ -180,6 +180,24 @@ func TestSilentStreamIsWrittenAgain(t *testing.T) {
 	s.wantWhole(s.read("afterwards", s.b, 0), stream.TypeDone)
 }
 
+// Without its producer, nobody writes again what the server lost.
+func TestLostForGood(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{})
+	s := newStory(t, Options{URL: server.URL(), Prefix: prefix(), Lease: shortLease})
+	s.must("Append", s.append(3))
+	g := s.read("elsewhere", s.b, 0)
+	crash(s.a)
+	server.Command("FLUSHALL")
+	s.b.mirrors[s.meta.ID].nudge() // the net under the messages would find out, too, after some seconds
+	<-g.done
+	if !errors.Is(g.err, stream.ErrGone) || len(g.events) != 3 {
+		t.Errorf("%d events, %v; want an abort with ErrGone", len(g.events), g.err)
+	}
+	if _, err := s.b.Open(s.ctx, s.meta.ID, 3); !errors.Is(err, stream.ErrNotFound) {
+		t.Errorf("Open: %v", err)
+	}
+}
+
 func TestCreateAtTheSameTime(t *testing.T) {
 	server := redistest.Start(t, redistest.Config{})
 	o := Options{URL: server.URL(), Prefix: prefix()}

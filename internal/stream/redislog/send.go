@@ -227,7 +227,7 @@ func (s *Store) appendCall(ctx context.Context, parts []part) (map[int]refusal, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	answers, err := appendScript.Exec(ctx, s.client, names, args).ToArray()
+	answers, err := s.exec(ctx, appendScript, names, args).ToArray()
 	if err != nil {
 		return nil, fmt.Errorf("append: %w", storeError(err))
 	}

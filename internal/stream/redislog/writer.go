@@ -190,7 +190,8 @@ func (w *writer) settle() {
 		n := min(w.stored-b.events[0].Seq+1, uint64(len(b.events)))
 		// A copy, for the log sets the seqs again, and a sender may be reading.
 		w.scratch = append(w.scratch[:0], b.events[:n]...)
-		_, err := w.log.Append(w.scratch)
+		added, err := w.log.Append(w.scratch)
+		w.store.memory.Add(added)
 		clear(w.scratch)
 		if err != nil {
 			return // sealed: finish has shown what there was
@@ -254,7 +255,8 @@ func (w *writer) finish(end stream.Event) {
 	w.settle()
 	switch last, _ := w.log.Last(); {
 	case last == end.Seq-1:
-		_, _ = w.log.Seal(end) // nobody else does
+		added, _ := w.log.Seal(end) // nobody else does
+		w.store.memory.Add(added)
 	default:
 		w.store.logger.Warn("redis: a stream ended before events that its readers have seen", "stream", w.meta.ID, "seen", last, "end", end.Seq)
 		w.log.Fail(errTail)
@@ -320,7 +322,7 @@ func (w *writer) Book(ctx context.Context, summary stream.Summary) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	booked := bookScript.Exec(ctx, s.client, []string{s.keys.meta(w.meta.ID)}, []string{string(data)})
+	booked := s.exec(ctx, bookScript, []string{s.keys.meta(w.meta.ID)}, []string{string(data)})
 	if err := booked.Error(); err != nil {
 		return fmt.Errorf("book %s: %w", w.meta.ID, storeError(err))
 	}

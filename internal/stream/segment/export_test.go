@@ -2,6 +2,7 @@ package segment
 
 import (
 	"errors"
+	"os"
 	"sync"
 	"syscall"
 )
@@ -40,8 +41,9 @@ func (s *Store) Crashed() bool {
 // Disk is a disk that can be full, or broken, under real files.
 type Disk struct {
 	mu     sync.Mutex
-	free   int64 // guarded by mu
-	broken error // guarded by mu; what every write and sync returns
+	free   int64       // guarded by mu
+	broken error       // guarded by mu; what every write and sync returns
+	files  []*diskFile // guarded by mu
 }
 
 func NewDisk(free int64) *Disk { return &Disk{free: free} }
@@ -53,9 +55,26 @@ func (d *Disk) Under(o Options) Options {
 		if err != nil {
 			return nil, err
 		}
-		return &diskFile{file: f, disk: d}, nil
+		opened := &diskFile{file: f, path: path, disk: d}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.files = append(d.files, opened)
+		return opened, nil
 	}
 	return o
+}
+
+// LosePower takes from the files what was written since their last sync. The
+// store on them must have crashed.
+func (d *Disk) LosePower() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range d.files {
+		if err := os.Truncate(f.path, f.synced); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Free makes room, or takes it away.
@@ -91,8 +110,11 @@ func (d *Disk) take(bytes int64) error {
 
 type diskFile struct {
 	file
+	path string
 	disk *Disk
 	has  int64
+
+	written, synced int64 // guarded by disk.mu
 }
 
 func (f *diskFile) Allocate(size int64) error {
@@ -115,6 +137,9 @@ func (f *diskFile) WriteAt(p []byte, at int64) (int, error) {
 		n, _ := f.file.WriteAt(p[:len(p)/2], at)
 		return n, err
 	}
+	f.disk.mu.Lock()
+	f.written = max(f.written, at+int64(len(p)))
+	f.disk.mu.Unlock()
 	return f.file.WriteAt(p, at)
 }
 
@@ -122,7 +147,11 @@ func (f *diskFile) Sync() error {
 	if err := f.disk.failure(); err != nil {
 		return err
 	}
-	return f.file.Sync()
+	// The real file need not: that this was called is what counts.
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	f.synced = f.written
+	return nil
 }
 
 func (f *diskFile) Truncate(size int64) error {
