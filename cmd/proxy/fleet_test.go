@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -43,6 +41,13 @@ func newFleet(t *testing.T, environ ...string) *fleet {
 	return f
 }
 
+// in is the fleet within a subtest.
+func (f *fleet) in(t *testing.T) *fleet {
+	inner := *f
+	inner.t = t
+	return &inner
+}
+
 // replica is a process whose log is read as it comes: a full pipe would stop it.
 type replica struct {
 	*process
@@ -61,7 +66,20 @@ func (f *fleet) start(i int, addr string) {
 		defer close(r.logged)
 		_, _ = io.Copy(&r.rest, r.logs) // it ends with the process
 	}()
+	f.t.Cleanup(r.checkLog)
 	f.replicas[i] = r
+}
+
+// checkLog ends the process, and looks for what no answer shows: a panic that
+// was recovered, a data race, an error of the proxy's own.
+func (r *replica) checkLog() {
+	_ = r.cmd.Process.Kill() // unless it has ended
+	<-r.logged
+	for _, words := range []string{"panic", "DATA RACE", "level=ERROR"} {
+		if strings.Contains(r.rest.String(), words) {
+			r.t.Errorf("a replica's log says %q:\n%s", words, r.rest.String())
+		}
+	}
 }
 
 // restart starts a replica that has ended, where it was.
@@ -99,123 +117,6 @@ func (r *replica) kill() {
 	r.signal(syscall.SIGKILL)
 	r.ended(wait)
 }
-
-// try sends a request; headers come in pairs.
-func try(t *testing.T, method, url, body string, headers ...string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	if body != "" {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	for i := 0; i+1 < len(headers); i += 2 {
-		req.Header.Set(headers[i], headers[i+1])
-	}
-	return http.DefaultClient.Do(req)
-}
-
-// call is try where an answer must come.
-func call(t *testing.T, method, url, body string, headers ...string) *http.Response {
-	t.Helper()
-	resp, err := try(t, method, url, body, headers...)
-	if err != nil {
-		t.Fatalf("%s %s: %v", method, url, err)
-	}
-	t.Cleanup(func() { resp.Body.Close() })
-	return resp
-}
-
-// reading is a client that reads a body as it comes.
-type reading struct {
-	t      *testing.T
-	name   string
-	status int
-	stream string
-	over   chan struct{} // closed when the body has ended
-
-	mu    sync.Mutex
-	seen  []byte    // guarded by mu
-	err   error     // guarded by mu; nil for a clean end; meaningful once over
-	ended time.Time // guarded by mu
-}
-
-// read sends a request and reads its answer until that ends.
-func read(t *testing.T, name, method, url, body string, headers ...string) *reading {
-	t.Helper()
-	resp := call(t, method, url, body, append(headers, "Accept", "text/event-stream")...)
-	r := &reading{t: t, name: name, status: resp.StatusCode, stream: resp.Header.Get("Weir-Stream-Id"), over: make(chan struct{})}
-	go func() {
-		defer close(r.over)
-		buf := make([]byte, 32<<10)
-		for {
-			n, err := resp.Body.Read(buf)
-			if r.took(buf[:n], err) {
-				return
-			}
-		}
-	}()
-	return r
-}
-
-func (r *reading) took(part []byte, err error) (over bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.seen = append(r.seen, part...)
-	if err == nil {
-		return false
-	}
-	if r.ended = time.Now(); err != io.EOF {
-		r.err = err
-	}
-	return true
-}
-
-// aside is what a connection adds to the log: when to come back, and heartbeats.
-var aside = regexp.MustCompile(`(?m)^(retry: [0-9]+\n|: ping\n\n)`)
-
-// events returns what was seen of the log: whole events only.
-func (r *reading) events() []byte {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return wholeEvents(r.seen)
-}
-
-func wholeEvents(body []byte) []byte {
-	body = aside.ReplaceAll(body, nil)
-	return body[:bytes.LastIndex(append([]byte("\n\n"), body...), []byte("\n\n"))]
-}
-
-// pings returns how many heartbeats came.
-func (r *reading) pings() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return bytes.Count(r.seen, []byte(": ping\n\n"))
-}
-
-// await waits until so many events were seen.
-func (r *reading) await(events int) {
-	r.t.Helper()
-	eventually(r.t, wait, fmt.Sprintf("%s has seen %d events", r.name, events), func() bool {
-		return len(eventID.FindAll(r.events(), -1)) >= events
-	})
-}
-
-// end waits for the body's end, and says when and how it came.
-func (r *reading) end(within time.Duration) (time.Time, error) {
-	r.t.Helper()
-	select {
-	case <-r.over:
-	case <-time.After(within):
-		r.t.Fatalf("%s: the body has not ended within %s:\n%s", r.name, within, tailOf(r.events()))
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.ended, r.err
-}
-
-// tailOf is as much of a log as a failure should show.
-func tailOf(log []byte) []byte { return log[max(0, len(log)-600):] }
 
 // eventually waits until ok holds, for what no event tells.
 func eventually(t *testing.T, within time.Duration, what string, ok func() bool) time.Duration {

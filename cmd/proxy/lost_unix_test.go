@@ -70,19 +70,6 @@ func (w watched) awaitLoss(f *fleet, lost time.Time) []byte {
 	return log
 }
 
-// streamsOn checks that a replica takes new streams, which are read elsewhere.
-func (f *fleet) streamsOn(i int) {
-	f.t.Helper()
-	f.upstream.Answer(words(10*time.Millisecond, 20))
-	made := read(f.t, "a new stream's creator", "POST", f.url(i)+"/v1/streams", promptBody)
-	other := read(f.t, "a new stream's reader", "GET", f.url(inB)+"/v1/streams/"+made.stream+"/events", "")
-	made.end(wait)
-	log := f.log(inC, made.stream)
-	oneEnd(f.t, log, "event: done", `"state":"done"`)
-	made.same(log, wait)
-	other.same(log, wait)
-}
-
 func TestReplicaIsKilled(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
@@ -109,13 +96,6 @@ func TestReplicaIsKilled(t *testing.T) {
 		}
 		f.streamsOn(inA)
 	})
-}
-
-// in is the fleet within a subtest.
-func (f *fleet) in(t *testing.T) *fleet {
-	inner := *f
-	inner.t = t
-	return &inner
 }
 
 // joinLost repeats the requests that started the streams.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -9,44 +8,17 @@ import (
 	"time"
 )
 
-// behind returns the part of a log that follows an event.
-func behind(t *testing.T, log []byte, id string) []byte {
-	t.Helper()
-	_, rest, found := bytes.Cut(log, []byte("id: "+id+"\n\n"))
-	if !found {
-		t.Fatalf("the log has no event %s", id)
-	}
-	return rest
-}
-
-// oneEnd checks that a log has one terminal event, its last one.
-func oneEnd(t *testing.T, log []byte, says ...string) {
-	t.Helper()
-	ends := terminalFrame.FindAllIndex(log, -1)
-	if len(ends) != 1 {
-		t.Errorf("%d terminal events:\n%s", len(ends), tailOf(log))
-		return
-	}
-	last := log[ends[0][0]:]
-	if bytes.Count(last, []byte("\n\n")) != 1 {
-		t.Errorf("something follows the end:\n%s", last)
-	}
-	for _, words := range says {
-		if !bytes.Contains(last, []byte(words)) {
-			t.Errorf("the end does not say %q:\n%s", words, last)
-		}
-	}
-}
-
-// same checks that a reader came to a clean end, having seen what the log says.
-func (r *reading) same(log []byte, within time.Duration) {
-	r.t.Helper()
-	if _, err := r.end(within); err != nil {
-		r.t.Errorf("%s: the body ended with %v", r.name, err)
-	}
-	if seen := r.events(); !bytes.Equal(seen, log) {
-		r.t.Errorf("%s saw %d bytes, which are not the log's %d:\n%s\nthe log's:\n%s", r.name, len(seen), len(log), tailOf(seen), tailOf(log))
-	}
+// streamsOn checks that a replica takes new streams, which are read elsewhere.
+func (f *fleet) streamsOn(i int) {
+	f.t.Helper()
+	f.upstream.Answer(words(10*time.Millisecond, 20))
+	made := read(f.t, "a new stream's creator", "POST", f.url(i)+"/v1/streams", promptBody)
+	other := read(f.t, "a new stream's reader", "GET", f.url(inB)+"/v1/streams/"+made.stream+"/events", "")
+	made.end(wait)
+	log := f.log(inC, made.stream)
+	oneEnd(f.t, log, "event: done", `"state":"done"`)
+	made.same(log, wait)
+	other.same(log, wait)
 }
 
 func TestReplicasShareAStream(t *testing.T) {
@@ -93,75 +65,106 @@ func TestReplicasShareAStream(t *testing.T) {
 	})
 }
 
+// ann is a client's credential.
+const ann = "Bearer key-of-ann"
+
 // With client keys, for these are for all replicas alike.
 func TestReplicasKnowTheSame(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, "WEIR_API_KEYS=key-of-ann,key-of-bob")
-	const ann = "Bearer key-of-ann"
-	headers := []string{"Authorization", ann, "Idempotency-Key", "once"}
 	f.upstream.Answer(words(10*time.Millisecond, 60))
-	streams := func(i int) string { return f.url(i) + "/v1/streams" }
+	t.Run("an Idempotency-Key is repeated on B while the stream runs on A", func(t *testing.T) { f.in(t).joinsByKey() })
+	t.Run("a read token made on A is shown to B", func(t *testing.T) { f.in(t).readsByToken() })
+	t.Run("a stream that runs on A is deleted on B", func(t *testing.T) { f.in(t).deletesRunning() })
+	t.Run("a stream ended on A is deleted on B", func(t *testing.T) { f.in(t).deletesEnded() })
+}
 
-	t.Run("an Idempotency-Key is repeated on B while the stream runs on A", func(t *testing.T) {
-		onA := read(t, "the first on A", "POST", streams(inA), promptBody, headers...)
-		onA.await(5)
-		joined := read(t, "the second on B", "POST", streams(inB), promptBody, headers...)
-		resumed := read(t, "the third on C", "POST", streams(inC), promptBody, append(headers, "Last-Event-ID", onA.stream+".3")...)
-		other := call(t, "POST", streams(inB), `{"prompt":"another","model":"gpt-test"}`, headers...)
-		if other.StatusCode != http.StatusConflict {
-			t.Errorf("another body with the key: status %d", other.StatusCode)
-		}
-		bobs := read(t, "bob, with the same key of his own", "POST", streams(inB), promptBody, "Authorization", "Bearer key-of-bob", "Idempotency-Key", "once")
-		onA.end(wait)
-		log := onA.events()
-		oneEnd(t, log, "event: done", `"state":"done"`)
-		onA.same(log, wait)
-		joined.same(log, time.Second)
-		resumed.same(behind(t, log, onA.stream+".3"), time.Second)
-		bobs.end(wait)
-		if joined.stream != onA.stream || bobs.stream == onA.stream || len(f.upstream.Requests()) != 2 {
-			t.Errorf("streams %s, %s, bob's %s, and %d generations", onA.stream, joined.stream, bobs.stream, len(f.upstream.Requests()))
-		}
-	})
+func (f *fleet) streams(i int) string { return f.url(i) + "/v1/streams" }
 
-	t.Run("a read token made on A is shown to B", func(t *testing.T) {
-		resp := call(t, "POST", streams(inA), promptBody, "Authorization", ann)
-		var made struct {
-			ID        string
-			EventsURL string `json:"events_url"`
-		}
-		if err := json.NewDecoder(resp.Body).Decode(&made); err != nil || resp.StatusCode != http.StatusCreated {
-			t.Fatalf("create: status %d, %v", resp.StatusCode, err)
-		}
-		onB := read(t, "with a token on B", "GET", f.url(inB)+made.EventsURL, "")
-		onB.end(wait)
-		oneEnd(t, onB.events(), `"state":"done"`)
-		for url, want := range map[string]int{
-			f.url(inB) + "/v1/streams/" + made.ID + "/events":                 http.StatusUnauthorized,
-			f.url(inC) + "/v1/streams/" + made.ID + "/events?token=nonsense":  http.StatusNotFound,
-			f.url(inC) + made.EventsURL + "&last_event_id=" + made.ID + ".62": http.StatusOK,
-			f.url(inC) + made.EventsURL + "&last_event_id=" + made.ID + ".63": http.StatusNoContent,
-		} {
-			if resp := call(t, "GET", url, ""); resp.StatusCode != want {
-				t.Errorf("%s: status %d, want %d", url, resp.StatusCode, want)
-			}
-		}
-	})
+func (f *fleet) joinsByKey() {
+	t := f.t
+	headers := []string{"Authorization", ann, "Idempotency-Key", "once"}
+	onA := read(t, "the first on A", "POST", f.streams(inA), promptBody, headers...)
+	onA.await(5)
+	joined := read(t, "the second on B", "POST", f.streams(inB), promptBody, headers...)
+	resumed := read(t, "the third on C", "POST", f.streams(inC), promptBody, append(headers, "Last-Event-ID", onA.stream+".3")...)
+	other := call(t, "POST", f.streams(inB), `{"prompt":"another","model":"gpt-test"}`, headers...)
+	if other.StatusCode != http.StatusConflict {
+		t.Errorf("another body with the key: status %d", other.StatusCode)
+	}
+	bobs := read(t, "bob, with the same key of his own", "POST", f.streams(inB), promptBody, "Authorization", "Bearer key-of-bob", "Idempotency-Key", "once")
+	onA.end(wait)
+	log := onA.events()
+	oneEnd(t, log, "event: done", `"state":"done"`)
+	onA.same(log, wait)
+	joined.same(log, time.Second)
+	resumed.same(behind(t, log, onA.stream+".3"), time.Second)
+	bobs.end(wait)
+	if joined.stream != onA.stream || bobs.stream == onA.stream || len(f.upstream.Requests()) != 2 {
+		t.Errorf("streams %s, %s, bob's %s, and %d generations", onA.stream, joined.stream, bobs.stream, len(f.upstream.Requests()))
+	}
+}
 
-	t.Run("a stream ended on A is deleted on B", func(t *testing.T) {
-		onA := read(t, "the stream on A", "POST", streams(inA), promptBody, "Authorization", ann)
-		onA.end(wait)
+func (f *fleet) readsByToken() {
+	t := f.t
+	resp := call(t, "POST", f.streams(inA), promptBody, "Authorization", ann)
+	var made struct {
+		ID        string
+		EventsURL string `json:"events_url"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&made); err != nil || resp.StatusCode != http.StatusCreated {
+		t.Fatalf("create: status %d, %v", resp.StatusCode, err)
+	}
+	onB := read(t, "with a token on B", "GET", f.url(inB)+made.EventsURL, "")
+	onB.end(wait)
+	oneEnd(t, onB.events(), `"state":"done"`)
+	for url, want := range map[string]int{
+		f.url(inB) + "/v1/streams/" + made.ID + "/events":                 http.StatusUnauthorized,
+		f.url(inC) + "/v1/streams/" + made.ID + "/events?token=nonsense":  http.StatusNotFound,
+		f.url(inC) + made.EventsURL + "&last_event_id=" + made.ID + ".62": http.StatusOK,
+		f.url(inC) + made.EventsURL + "&last_event_id=" + made.ID + ".63": http.StatusNoContent,
+	} {
+		if resp := call(t, "GET", url, ""); resp.StatusCode != want {
+			t.Errorf("%s: status %d, want %d", url, resp.StatusCode, want)
+		}
+	}
+}
+
+func (f *fleet) deletesRunning() {
+	t := f.t
+	for range 20 {
+		onA := read(t, "its creator on A", "POST", f.streams(inA), promptBody, "Authorization", ann)
 		stream := "/v1/streams/" + onA.stream
+		onC := read(t, "one on C", "GET", f.url(inC)+stream+"/events", "", "Authorization", ann)
+		onC.await(3)
 		if resp := call(t, "DELETE", f.url(inB)+stream, "", "Authorization", ann); resp.StatusCode != http.StatusNoContent {
 			t.Errorf("delete: status %d", resp.StatusCode)
 		}
-		for i := range f.replicas {
-			for _, path := range []string{stream, stream + "/events"} {
-				resp := call(t, "GET", f.url(i)+path, "", "Authorization", ann)
-				if body, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusGone {
-					t.Errorf("GET %s on replica %d: status %d: %s", path, i, resp.StatusCode, body)
-				}
+		f.awaitIdle(time.Second)
+		onA.end(time.Second)
+		oneEnd(t, onA.events(), "event: done", `"state":"cancelled"`)
+		onA.same(onA.events(), time.Second)
+		onC.same(onA.events(), time.Second)
+		if resp := call(t, "GET", f.url(inA)+stream, "", "Authorization", ann); resp.StatusCode != http.StatusGone {
+			t.Errorf("afterwards: status %d", resp.StatusCode)
+		}
+	}
+}
+
+func (f *fleet) deletesEnded() {
+	t := f.t
+	onA := read(t, "the stream on A", "POST", f.streams(inA), promptBody, "Authorization", ann)
+	onA.end(wait)
+	stream := "/v1/streams/" + onA.stream
+	if resp := call(t, "DELETE", f.url(inB)+stream, "", "Authorization", ann); resp.StatusCode != http.StatusNoContent {
+		t.Errorf("delete: status %d", resp.StatusCode)
+	}
+	for i := range f.replicas {
+		for _, path := range []string{stream, stream + "/events"} {
+			resp := call(t, "GET", f.url(i)+path, "", "Authorization", ann)
+			if body, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusGone {
+				t.Errorf("GET %s on replica %d: status %d: %s", path, i, resp.StatusCode, body)
 			}
 		}
-	})
+	}
 }

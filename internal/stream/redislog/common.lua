@@ -50,14 +50,16 @@ local function seal(id, how)
     end
   end
 
-  redis.call('PUBLISH', log, news(tonumber(seq), {how}))
+  local ending = news(tonumber(seq), {how})
+  redis.call('PUBLISH', log, ending)
   if producer ~= how.sealer then
     -- The message may be lost; what stands in the set is not. A producer that
-    -- is away for longer counts what it runs.
+    -- is away for longer counts what it runs. The message has the end in it, for
+    -- the stream may be deleted by the time it is heard.
     local notices = p .. 'notices:' .. producer
     redis.call('SADD', notices, id)
     redis.call('PEXPIRE', notices, how.retention)
-    redis.call('PUBLISH', notices, id)
+    redis.call('PUBLISH', notices, id .. '\n' .. ending)
   end
   return seq
 end

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	mathrand "math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 
 	"weir/internal/stream"
@@ -213,12 +214,12 @@ func (s *Store) reap(ctx context.Context) {
 }
 
 // hearNotice takes in a published notice; one too many comes with the lease.
-func (s *Store) hearNotice(id string) {
+func (s *Store) hearNotice(notice string) {
 	if s.frozen.Load() {
 		return
 	}
 	select {
-	case s.notices <- id:
+	case s.notices <- notice:
 	default:
 		s.nudgeKeeper()
 	}
@@ -231,13 +232,19 @@ func (s *Store) nudgeKeeper() {
 	}
 }
 
-// heed looks at the streams that others have ended, as soon as they say so.
+// heed shows the ends that others have written, as soon as they say so.
 func (s *Store) heed(ctx context.Context) {
 	for {
 		select {
-		case id := <-s.notices:
-			if _, err := s.look(ctx, id); errors.Is(err, stream.ErrUnavailable) {
-				s.nudgeKeeper()
+		case notice := <-s.notices:
+			id, news, _ := strings.Cut(notice, "\n")
+			events, err := parseNews(news)
+			if err != nil || len(events) != 1 || !events[0].Terminal() {
+				s.logger.Error("redis: a foreign message on the channel for notices", "error", err)
+				continue
+			}
+			if w := s.writer(id); w != nil {
+				w.finish(events[0])
 			}
 		case <-ctx.Done():
 			return

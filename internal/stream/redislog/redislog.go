@@ -71,7 +71,7 @@ type Store struct {
 	queue         sendQueue
 	health        health
 	ears          *ears
-	notices       chan string // streams that others have ended
+	notices       chan string // ends that others have written
 	nudge         chan struct{}
 	frozen        atomic.Bool // a test's: neither renews its lease nor hears of anything
 
