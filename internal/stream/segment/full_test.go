@@ -352,3 +352,30 @@ func TestSecretStays(t *testing.T) {
 		t.Errorf("%v, %v: others may read it", info.Mode(), err)
 	}
 }
+
+// Room is kept for the end of every stream that runs, however many do.
+func TestRoomForEveryEnd(t *testing.T) {
+	disk := segment.NewDisk(64 << 20)
+	s := open(t, disk.Under(segment.Options{Dir: t.TempDir()}))
+	ids := make([]string, 10_000)
+	writers := make([]stream.Writer, len(ids))
+	for i := range ids {
+		ids[i], writers[i] = fill(t, s, "", 0)
+	}
+	var err error
+	for n := 0; err == nil; n++ {
+		err = writers[n%len(writers)].Append(t.Context(), kibibyte())
+	}
+	if !errors.Is(err, stream.ErrFull) {
+		t.Fatal(err)
+	}
+	end := stream.AsError(err).Event(stream.Summary{Timings: &stream.Timings{FirstTokenMS: 123.4, TotalMS: 23456.7}})
+	for i, id := range ids {
+		if err := s.Seal(t.Context(), id, end); err != nil {
+			t.Fatalf("the end of stream %d: %v", i, err)
+		}
+		if err := writers[i].Book(t.Context(), stream.Summary{FinishReason: "stop"}); err != nil {
+			t.Fatalf("the account of stream %d: %v", i, err)
+		}
+	}
+}
