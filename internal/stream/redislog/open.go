@@ -58,10 +58,8 @@ func (m *mirror) await(ctx context.Context, seq uint64) error {
 	r := m.log.Open(seq - 1)
 	defer r.Close()
 	for hurried := false; ; {
-		if last, _ := m.log.Last(); last >= seq {
-			return nil
-		}
-		if _, err := r.Next(nil); err != nil {
+		// Only a Next without news waits for some.
+		if events, err := r.Next(nil); err != nil || len(events) > 0 {
 			return err
 		}
 		if last, _ := m.log.Last(); last > 0 && !hurried {

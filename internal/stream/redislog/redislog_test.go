@@ -2,6 +2,7 @@ package redislog
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -80,7 +81,7 @@ func TestContractAcrossCrashes(t *testing.T) {
 
 // One node of a cluster is enough to refuse keys of two slots in one script.
 func TestContractInClusterMode(t *testing.T) {
-	server := redistest.Start(t, redistest.Config{Args: []string{"--cluster-enabled", "yes"}})
+	server := redistest.Start(t, redistest.Config{Args: []string{"--cluster-enabled", "yes", "--cluster-port", fmt.Sprint(redistest.FreePort(t))}})
 	server.Command("CLUSTER ADDSLOTSRANGE 0 16383")
 	if _, err := Open(t.Context(), Options{URL: server.URL(), Prefix: "weir:"}); err == nil || !strings.Contains(err.Error(), "{weir:}") {
 		t.Errorf("Open with a prefix of many slots: %v", err)

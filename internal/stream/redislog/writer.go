@@ -3,7 +3,6 @@ package redislog
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -15,13 +14,13 @@ import (
 
 // errTail is what readers get who have seen events that the server lost: they
 // come back with a cursor, which will find itself beyond the end.
-var errTail = errors.New("redis: the server lost events of the stream's end")
+var errTail = fmt.Errorf("%w: the server lost events of the stream's end", stream.ErrUnavailable)
 
 var errClosed = fmt.Errorf("%w: the store is closed", stream.ErrUnavailable)
 
 // writer is a stream that is produced here. What was accepted goes to the
-// server in order, and from there, so to speak, to the readers: log holds
-// exactly what the server is known to have had.
+// server in order, and what the server is known to have had goes to log, where
+// the readers are.
 type writer struct {
 	store    *Store
 	meta     stream.Meta
