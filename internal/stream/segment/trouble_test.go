@@ -208,7 +208,7 @@ func TestOpeningTakesLittleMemory(t *testing.T) {
 	s.Chill()
 	s.Crash()
 	var kept uint64
-	s = open(t, segment.Watched(o, func() {
+	open(t, segment.Watched(o, func() {
 		var stats runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&stats)
