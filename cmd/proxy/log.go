@@ -79,7 +79,7 @@ func listLog(out io.Writer, dir string) error {
 func stateOf(st segment.Inspected) string {
 	switch {
 	case st.Gone:
-		return "deleted"
+		return "gone"
 	case st.Damaged && st.Running():
 		return "damaged"
 	default:
@@ -104,7 +104,7 @@ func printStream(out io.Writer, dir, id string) error {
 	case !ok:
 		return fmt.Errorf("%s has no stream %s", dir, printable(id))
 	case st.Gone:
-		return fmt.Errorf("stream %s was deleted", id)
+		return fmt.Errorf("stream %s was deleted, or made room for others", id)
 	}
 	for _, e := range st.Events {
 		fmt.Fprintf(out, "%d\t%s\t%s\n", e.Seq, cmp.Or(printable(e.Type), "token"), printable(string(e.Data)))
@@ -120,11 +120,11 @@ func verifyLog(out io.Writer, dir string) error {
 	if err != nil {
 		return err
 	}
-	running, deleted := 0, 0
+	running, gone := 0, 0
 	for _, st := range found.Streams {
 		switch {
 		case st.Gone:
-			deleted++
+			gone++
 		case st.Running():
 			running++
 		}
@@ -135,8 +135,8 @@ func verifyLog(out io.Writer, dir string) error {
 	if found.Torn > 0 {
 		fmt.Fprintf(out, "the last %d bytes are unfinished: the proxy crashed, or is writing them; opening the log cuts them off\n", found.Torn)
 	}
-	fmt.Fprintf(out, "%d segments, %d streams (%d running, %d deleted), %d damages\n",
-		found.Segments, len(found.Streams), running, deleted, len(found.Damages))
+	fmt.Fprintf(out, "%d segments, %d streams (%d running, %d gone), %d damages\n",
+		found.Segments, len(found.Streams), running, gone, len(found.Damages))
 	if len(found.Damages) > 0 {
 		return errors.New("the log is damaged")
 	}

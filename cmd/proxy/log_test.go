@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"weir/internal/stream"
 	"weir/internal/stream/segment"
@@ -22,7 +23,7 @@ func logDir(t *testing.T) (dir string, ids []string) {
 	t.Cleanup(func() { s.Close() })
 	for range 3 {
 		id := stream.NewID()
-		w, err := s.Create(t.Context(), stream.Meta{ID: id, Owner: "ann", Model: "gpt\x1b[2J-test"})
+		w, err := s.Create(t.Context(), stream.Meta{ID: id, Owner: "ann", Model: "gpt\x1b[2J-test", Created: time.Now()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,12 +52,12 @@ func TestLogCommand(t *testing.T) {
 		code int
 		want []string
 	}{
-		{"ls", []string{"ls"}, 0, []string{ids[0] + "  done", ids[1] + "  running", ids[2] + "  deleted", `"gpt\x1b[2J-test"`}},
+		{"ls", []string{"ls"}, 0, []string{ids[0] + "  done", ids[1] + "  running", ids[2] + "  gone", `"gpt\x1b[2J-test"`}},
 		{"cat", []string{"cat", ids[0]}, 0, []string{"1\tstart\t{}", `2	token	"Hello \x1b[31m"`, "3\tdone\t"}},
 		{"cat of a running stream", []string{"cat", ids[1]}, 0, []string{"2\ttoken"}},
 		{"cat of a deleted stream", []string{"cat", ids[2]}, 1, []string{"was deleted"}},
 		{"cat of an unknown stream", []string{"cat", "nope"}, 1, []string{"has no stream nope"}},
-		{"verify", []string{"verify"}, 0, []string{"1 segments, 3 streams (1 running, 1 deleted), 0 damages"}},
+		{"verify", []string{"verify"}, 0, []string{"1 segments, 3 streams (1 running, 1 gone), 0 damages"}},
 		{"nothing", nil, 2, []string{"usage:"}},
 		{"too much", []string{"ls", "x"}, 2, []string{"usage:"}},
 	} {

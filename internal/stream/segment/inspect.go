@@ -4,13 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"weir/internal/stream"
 )
 
 // Inspection is a data directory as it stands on disk, for people to look at.
 type Inspection struct {
-	Streams  []Inspected // as they were created
+	Streams  []Inspected // oldest first
 	Segments int
 	Torn     int64 // unfinished bytes at the end: a crash, or a proxy that writes just now
 	Damages  []Damage
@@ -43,12 +45,24 @@ func Inspect(dir, id string) (Inspection, error) {
 		return Inspection{}, fmt.Errorf("segment: inspect %s: %w", dir, err)
 	}
 	found := Inspection{Segments: len(r.numbers), Torn: r.torn, Damages: r.damages}
+	listed := map[string]bool{}
 	for _, st := range r.order {
+		listed[st.id] = true
 		i := st.inspected
 		i.LastSeq, i.Ended = uint64(st.lastSeq), st.ended
 		i.Gone, i.Damaged = st.dead || st.erased, st.hit
 		found.Streams = append(found.Streams, i)
 	}
+	for _, g := range r.graves {
+		if !listed[g.id] { // all but the tombstone is erased
+			listed[g.id] = true
+			made, _ := stream.IDTime(g.id)
+			found.Streams = append(found.Streams, Inspected{
+				Status: stream.Status{Meta: stream.Meta{ID: g.id, Owner: g.owner, Created: made}}, Gone: true,
+			})
+		}
+	}
+	slices.SortFunc(found.Streams, func(a, b Inspected) int { return strings.Compare(a.ID, b.ID) })
 	return found, nil
 }
 
