@@ -305,3 +305,15 @@ func (s *Store) DeleteWhileEvicted(id string) error {
 	}
 	return s.delete(e)
 }
+
+// Pending is how many creates are on their way to the disk.
+func (s *Store) Pending() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.streams {
+		if e.pending {
+			n++
+		}
+	}
+	return n
+}

@@ -406,6 +406,9 @@ func TestCreatesShareSyncs(t *testing.T) {
 	if _, err := s.Status(t.Context(), stream.NewID()); !errors.Is(err, stream.ErrNotFound) {
 		t.Error(err)
 	}
+	for s.Pending() < 10 {
+		runtime.Gosched()
+	}
 	syncs := resume()
 	won, lost := 0, 0
 	for range cap(results) {
