@@ -80,6 +80,18 @@ func (s *Store) tell(id string, status stream.Status, err error) {
 }
 
 func (s *Store) readStatus(id string, meta, gone rueidis.RedisResult) (stream.Status, error) {
+	owner, err := gone.ToString()
+	switch {
+	case err == nil:
+		return stream.Status{}, &stream.GoneError{Owner: owner}
+	case !rueidis.IsRedisNil(err):
+		return stream.Status{}, storeError(err)
+	}
+	return s.readLingering(id, meta)
+}
+
+// readLingering is readStatus for who had the stream open before it was deleted.
+func (s *Store) readLingering(id string, meta rueidis.RedisResult) (stream.Status, error) {
 	fields, err := meta.AsStrMap()
 	if err != nil {
 		return stream.Status{}, storeError(err)
@@ -94,13 +106,7 @@ func (s *Store) readStatus(id string, meta, gone rueidis.RedisResult) (stream.St
 		}
 		return status, nil
 	}
-	owner, err := gone.ToString()
-	switch {
-	case err == nil:
-		return stream.Status{}, &stream.GoneError{Owner: owner}
-	case !rueidis.IsRedisNil(err):
-		return stream.Status{}, storeError(err)
-	case stream.Expired(id, s.now(), s.retention):
+	if stream.Expired(id, s.now(), s.retention) {
 		return stream.Status{}, &stream.GoneError{}
 	}
 	return stream.Status{}, stream.ErrNotFound
@@ -208,13 +214,16 @@ func (s *Store) List(ctx context.Context, owner, before string, limit int) ([]st
 	return list, nil
 }
 
+// linger is how long a deleted stream is there for the mirrors that have it open.
+const linger = 10 * time.Second
+
 // Delete implements stream.Catalog.
 func (s *Store) Delete(ctx context.Context, id string) error {
 	if _, err := s.look(ctx, id); err != nil {
 		return fmt.Errorf("delete: %w", err)
 	}
 	answer, err := s.run(ctx, deleteScript, []string{s.keys.log(id), s.keys.meta(id), s.keys.gone(id)},
-		[]string{string(s.keys), id, s.retentionMS(), rand.Text()})
+		[]string{string(s.keys), id, s.retentionMS(), rand.Text(), milliseconds(linger)})
 	if err != nil {
 		return fmt.Errorf("delete: %w", err)
 	}

@@ -1,16 +1,21 @@
--- Forgets an ended stream, but for whose it was and that its key is used.
+-- Forgets an ended stream, but for whose it was and that its key is used. Who
+-- has it open on another replica may finish: for that long it lingers.
 -- KEYS: log meta gone
--- ARGV: prefix id retention by
+-- ARGV: prefix id retention by linger
 local log, meta, gone = unpack(KEYS)
-local prefix, id, retention, by = unpack(ARGV)
+local prefix, id, retention, by, linger = unpack(ARGV)
+if redis.call('EXISTS', gone) == 1 then
+  return {redis.call('HGET', gone, 'by') == by and 'ok' or 'missing'}
+end
 local known = redis.call('HMGET', meta, 'last', 'end', 'owner', 'owner_hash', 'claim_hash')
 if not known[1] then
-  return {redis.call('HGET', gone, 'by') == by and 'ok' or 'missing'}
+  return {'missing'}
 end
 if not known[2] then
   return {'running'}
 end
-redis.call('UNLINK', log, meta)
+redis.call('PEXPIRE', log, linger, 'LT')
+redis.call('PEXPIRE', meta, linger, 'LT')
 redis.call('HSET', gone, 'owner', known[3], 'by', by)
 redis.call('PEXPIRE', gone, retention)
 redis.call('ZREM', prefix .. 'owned:' .. known[4], id)

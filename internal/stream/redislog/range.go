@@ -2,6 +2,7 @@ package redislog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -30,7 +31,8 @@ func nextRange(events []stream.Event) int64 {
 }
 
 // readRange reads events after seq, and how the stream stands: that first, so
-// that an end it tells of is in the log.
+// that an end it tells of is in the log. It is for who had the stream open before
+// it was deleted, too.
 func (s *Store) readRange(ctx context.Context, id string, after uint64, count int64) ([]stream.Event, stream.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -38,7 +40,10 @@ func (s *Store) readRange(ctx context.Context, id string, after uint64, count in
 		s.client.B().Hgetall().Key(s.keys.meta(id)).Build(),
 		s.client.B().Hget().Key(s.keys.gone(id)).Field("owner").Build(),
 		s.client.B().Xrange().Key(s.keys.log(id)).Start("(0-"+strconv.FormatUint(after, 10)).End("+").Count(count).Build())
-	status, err := s.readStatus(id, answers[0], answers[1])
+	status, err := s.readLingering(id, answers[0])
+	if errors.Is(err, stream.ErrNotFound) {
+		status, err = s.readStatus(id, answers[0], answers[1])
+	}
 	if err != nil {
 		return nil, status, err
 	}
