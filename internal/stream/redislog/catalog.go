@@ -42,7 +42,11 @@ func (s *Store) lookAll(ctx context.Context, ids []string) ([]stream.Status, []e
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	commands := make(rueidis.Commands, 0, 2*len(ids))
-	for _, id := range ids {
+	seen := make([]uint64, len(ids))
+	for i, id := range ids {
+		if w := s.writer(id); w != nil {
+			seen[i], _ = w.log.Last()
+		}
 		if _, ok := stream.IDTime(id); ok { // anything else is nobody's, and no part of a key's name
 			commands = append(commands, s.client.B().Hgetall().Key(s.keys.meta(id)).Build(),
 				s.client.B().Hget().Key(s.keys.gone(id)).Field("owner").Build())
@@ -62,19 +66,21 @@ func (s *Store) lookAll(ctx context.Context, ids []string) ([]stream.Status, []e
 		}
 		statuses[i], errs[i] = s.readStatus(id, answers[0], answers[1])
 		answers = answers[2:]
-		s.tell(id, statuses[i], errs[i])
+		s.tell(id, seen[i], statuses[i], errs[i])
 	}
 	return statuses, errs
 }
 
 // tell lets a writer here know what became of its stream.
-func (s *Store) tell(id string, status stream.Status, err error) {
+func (s *Store) tell(id string, seen uint64, status stream.Status, err error) {
 	w := s.writer(id)
 	switch {
 	case w == nil:
 	case err == nil && !status.Running():
 		w.finish(status.Terminal)
-	case errors.Is(err, stream.ErrGone):
+	case err == nil && seen > status.LastSeq:
+		w.resend(status.LastSeq) // the server has lost what the readers had before the look
+	case errors.Is(err, stream.ErrGone) && !unknown(err):
 		w.vanish(err)
 	}
 }
@@ -107,9 +113,18 @@ func (s *Store) readLingering(id string, meta rueidis.RedisResult) (stream.Statu
 		return status, nil
 	}
 	if stream.Expired(id, s.now(), s.retention) {
-		return stream.Status{}, &stream.GoneError{}
+		return stream.Status{}, errAged
 	}
 	return stream.Status{}, stream.ErrNotFound
+}
+
+// errAged is all that can be said of an old stream that the server does not know:
+// it has expired, or it runs so long already, and the server has lost it.
+var errAged = &stream.GoneError{}
+
+// unknown reports whether the server knows nothing of a stream.
+func unknown(err error) bool {
+	return errors.Is(err, stream.ErrNotFound) || errors.Is(err, errAged)
 }
 
 func readMeta(f map[string]string) (stream.Status, error) {

@@ -121,7 +121,7 @@ func (w *writer) restore(ctx context.Context) error {
 		if errors.Is(err, stream.ErrUnavailable) {
 			return err
 		}
-		if err == nil || errors.Is(err, stream.ErrNotFound) {
+		if err == nil || unknown(err) {
 			err = stream.ErrFenced
 		}
 		w.vanish(err)

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	mathrand "math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,8 +55,13 @@ func (s *Store) keep(ctx context.Context) {
 type keeper struct {
 	store    *Store
 	heeded   []string        // notices that the server may drop
+	renewals int             // so far
 	suspects map[string]bool // streams that nobody here produces, as it seemed last time
 }
+
+// reconcileEvery: what runs here is compared with what the server thinks when
+// the numbers differ, and with so many renewals.
+const reconcileEvery = 8
 
 // renewal is the answer to a renewed lease.
 type renewal struct {
@@ -92,15 +99,18 @@ func (k *keeper) renew(ctx context.Context) {
 		return
 	}
 	k.heeded = k.heeded[:0]
-	for _, id := range r.notices {
-		if _, err := s.look(ctx, id); err == nil || !errors.Is(err, stream.ErrUnavailable) {
-			k.heeded = append(k.heeded, id)
-		}
+	// All at once: a lease must not lapse while one after the other is looked at.
+	if _, errs := s.lookAll(ctx, r.notices); !errors.Is(errors.Join(errs...), stream.ErrUnavailable) {
+		k.heeded = append(k.heeded, r.notices...)
 	}
 	if len(k.heeded) > 0 {
 		s.nudgeKeeper() // there may be more, and these may go
 	}
-	if int(r.running) == len(s.running()) {
+	if s.doubted.CompareAndSwap(true, false) && s.lookFor(ctx, slices.Collect(maps.Keys(s.running()))) != nil {
+		s.doubted.Store(true)
+	}
+	// The same number may be of other streams: now and then it is looked at.
+	if k.renewals++; int(r.running) == len(s.running()) && k.renewals%reconcileEvery != 0 {
 		k.suspects = nil
 		return
 	}
@@ -108,6 +118,17 @@ func (k *keeper) renew(ctx context.Context) {
 		s.logger.Debug("redis: compare what runs here with what the server thinks", "error", err)
 	}
 }
+
+// doubt has the keeper look at everything that runs here: the connection was
+// lost, and what answers now may be a server that has less than the one before.
+// Without a token to send, nobody else would notice.
+func (s *Store) doubt() {
+	s.doubted.Store(true)
+	s.nudgeKeeper()
+}
+
+// lookChunk is how many streams are looked at in one go.
+const lookChunk = 200
 
 // running returns the ids of the streams that are produced here.
 func (s *Store) running() map[string]bool {
@@ -145,26 +166,44 @@ func (k *keeper) reconcile(ctx context.Context) error {
 	}
 	after := s.running()
 	suspects := map[string]bool{}
+	sealed := 0
 	for id := range there {
 		switch {
 		case after[id]:
-		case k.suspects[id]:
+		case k.suspects[id] && sealed < maxSeals:
 			// A create that was given up, or an end that could not be written.
 			if err := s.sealLost(ctx, id); err != nil {
 				return err
 			}
+			sealed++
 		default:
 			suspects[id] = true // it may be on its way
 		}
 	}
 	k.suspects = suspects
+	var missing []string
 	for id := range before {
-		if there[id] || !after[id] {
-			continue
+		if !there[id] && after[id] {
+			missing = append(missing, id)
 		}
-		_, err := s.look(ctx, id) // which tells the writer of an end
-		if w := s.writer(id); w != nil && errors.Is(err, stream.ErrNotFound) {
-			w.resendAll()
+	}
+	return s.lookFor(ctx, missing)
+}
+
+// maxSeals is how many orphans are ended between two renewals of the lease.
+const maxSeals = 20
+
+// lookFor looks at streams that run here and that the server may not know, which
+// tells their writers of an end; those that it has lost are written again.
+func (s *Store) lookFor(ctx context.Context, ids []string) error {
+	for part := range slices.Chunk(ids, lookChunk) {
+		_, errs := s.lookAll(ctx, part)
+		for i, err := range errs {
+			if w := s.writer(part[i]); w != nil && unknown(err) && !w.over() {
+				w.resendAll()
+			} else if errors.Is(err, stream.ErrUnavailable) {
+				return err
+			}
 		}
 	}
 	return nil

@@ -96,9 +96,9 @@ func (m *mirror) follow(ctx context.Context, running bool) {
 		switch {
 		case err == nil:
 			wait, missing = minBackoff, time.Time{}
-		case errors.Is(err, stream.ErrGone):
+		case errors.Is(err, stream.ErrGone) && !unknown(err):
 			m.fail(err)
-		case errors.Is(err, stream.ErrNotFound):
+		case unknown(err):
 			// The server lost it. Its producer writes it again, if that lives.
 			if missing.IsZero() {
 				missing = time.Now()

@@ -47,7 +47,7 @@ func (s *Store) lookBriefly(ctx context.Context, id string) error {
 // ours reports whether the stream is still this writer's, though the server
 // does not know it: it was lost there, and will be written again.
 func (w *writer) ours(err error) bool {
-	return errors.Is(err, stream.ErrNotFound) && !w.over()
+	return unknown(err) && !w.over()
 }
 
 // await waits until the mirror has event seq.

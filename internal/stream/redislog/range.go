@@ -2,7 +2,6 @@ package redislog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -41,7 +40,7 @@ func (s *Store) readRange(ctx context.Context, id string, after uint64, count in
 		s.client.B().Hget().Key(s.keys.gone(id)).Field("owner").Build(),
 		s.client.B().Xrange().Key(s.keys.log(id)).Start("(0-"+strconv.FormatUint(after, 10)).End("+").Count(count).Build())
 	status, err := s.readLingering(id, answers[0])
-	if errors.Is(err, stream.ErrNotFound) {
+	if unknown(err) {
 		status, err = s.readStatus(id, answers[0], answers[1])
 	}
 	if err != nil {

@@ -47,11 +47,12 @@ type Options struct {
 
 // How long calls may take.
 const (
-	callTimeout = 4 * time.Second // of the contract's methods: less than the 5 s after which a store is unreachable
-	sendTimeout = time.Second     // of an append, before the events are taken in hand
-	lookTimeout = time.Second     // of a look at what could be done without
-	quitTimeout = time.Second     // of what Close still has to say
-	connTimeout = 2 * time.Second
+	callTimeout   = 4 * time.Second  // of the contract's methods: less than the 5 s after which a store is unreachable
+	sendTimeout   = time.Second      // of an append, before the events are taken in hand
+	appendTimeout = 10 * time.Second // of an append that is on its way; a dead connection is found sooner
+	lookTimeout   = time.Second      // of a look at what could be done without
+	quitTimeout   = time.Second      // of what Close still has to say
+	connTimeout   = 2 * time.Second
 )
 
 // Store implements stream.Log.
@@ -73,6 +74,7 @@ type Store struct {
 	ears          *ears
 	notices       chan string // ends that others have written
 	nudge         chan struct{}
+	doubted       atomic.Bool // the server was away, and may have come back with less
 	frozen        atomic.Bool // a test's: neither renews its lease nor hears of anything
 
 	done   chan struct{} // closed when the store is: nothing is taken in hand any more
@@ -197,7 +199,7 @@ func connect(ctx context.Context, url string) (rueidis.Client, error) {
 func (s *Store) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	s.ears.add(s.keys.notices(s.token), s.hearNotice, s.nudgeKeeper)
+	s.ears.add(s.keys.notices(s.token), s.hearNotice, s.doubt)
 	s.all.Go(func() { s.ears.listen(ctx) })
 	s.all.Go(func() { s.keep(ctx) })
 	s.all.Go(func() { s.heed(ctx) })

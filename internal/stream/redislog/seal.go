@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"strconv"
 
@@ -40,7 +39,17 @@ func (s *Store) seal(ctx context.Context, id string, terminal stream.Event, by s
 		if err := w.flushed(ctx); err != nil {
 			return false, err
 		}
-		if !w.over() { // or the server will not get back what it may have lost
+		if broken := w.broken(); broken != nil {
+			// Events that were accepted, or shown, will never be in the log:
+			// it does not end as the producer thinks.
+			terminal = stream.AsError(broken).Event(stream.Summary{})
+			terminal.Recovery = 1
+			defer func() {
+				if err == nil && !again {
+					err = stream.ErrSealed
+				}
+			}()
+		} else if !w.over() {
 			shown, _ = w.log.Last()
 		}
 	}
@@ -69,15 +78,32 @@ func (s *Store) seal(ctx context.Context, id string, terminal stream.Event, by s
 		return true, nil
 	}
 	// Sealed, or missing; the look tells a writer here of it.
-	_, err = s.look(ctx, id)
+	status, err := s.look(ctx, id)
 	switch {
+	case err == nil && status.Running():
+		return true, nil // written again by its producer meanwhile
 	case err == nil:
 		return false, stream.ErrSealed
-	case w != nil && errors.Is(err, stream.ErrNotFound) && !w.over():
+	case w != nil && unknown(err) && !w.over():
 		w.resendAll()
 		return true, nil
+	case w != nil && unknown(err):
+		w.vanish(err) // it can't be written again: nobody is to wait for its end
 	}
 	return false, err
+}
+
+// broken is why the log can't become what its producer made, though it has no
+// end yet; nil otherwise.
+func (w *writer) broken() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	select {
+	case <-w.sealed:
+		return nil
+	default:
+		return w.err
+	}
 }
 
 // over reports whether nothing can be appended any more.

@@ -2,6 +2,7 @@ package redislog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -86,12 +87,21 @@ func (s *Store) send(ctx context.Context) {
 			failing = began
 		}
 		// A connection that was cut is worth a second try before it is news.
-		if time.Since(failing) >= sendTimeout && s.health.set(false) && ctx.Err() == nil {
-			s.logger.Warn("redis: the server does not answer; events are taken in hand", "error", err)
+		if time.Since(failing) >= sendTimeout && ctx.Err() == nil {
+			s.failing(err)
 		}
 		if wait = backOff(ctx, wait); ctx.Err() != nil {
 			return
 		}
+	}
+}
+
+var errSlow = errors.New("an append takes long")
+
+// failing has appends return before the server has their events.
+func (s *Store) failing(why error) {
+	if s.health.set(false) {
+		s.logger.Warn("redis: the server does not answer; events are taken in hand", "error", why)
 	}
 }
 
@@ -121,6 +131,10 @@ func (s *Store) gather(ctx context.Context) (parts []part, err error) {
 			break
 		}
 		p, err := w.next(ctx)
+		if isFull(err) {
+			w.full(err)
+			continue
+		}
 		if err != nil {
 			s.queue.push(w)
 			return parts, err
@@ -202,6 +216,7 @@ func (s *Store) sendParts(ctx context.Context, parts []part) error {
 	}
 	if err != nil {
 		for _, p := range parts {
+			p.w.doubt()
 			s.queue.push(p.w)
 		}
 		return err
@@ -225,8 +240,12 @@ func (s *Store) appendCall(ctx context.Context, parts []part) (map[int]refusal, 
 			args = append(args, e.Type, rueidis.BinaryString(e.Data))
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
+	// A slow answer is worth waiting for: to send the same again would only make
+	// it slower. Meanwhile appends are taken in hand.
+	slow := time.AfterFunc(sendTimeout, func() { s.failing(errSlow) })
+	defer slow.Stop()
 	answers, err := s.exec(ctx, appendScript, names, args).ToArray()
 	if err != nil {
 		return nil, fmt.Errorf("append: %w", storeError(err))
@@ -283,15 +302,20 @@ func readRefusal(answer rueidis.RedisMessage) (key int, r refusal, err error) {
 
 // sent takes in what came of a call.
 func (w *writer) sent(events []stream.Event, r refusal) {
-	if r.why == "sealed" {
+	switch r.why {
+	case "sealed":
 		w.finish(r.end)
+	case "fenced":
+		w.vanish(stream.ErrFenced)
+		w.store.forget(w.meta.ID)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.doubtful = false
 	switch r.why {
 	case "":
 		w.stored = max(w.stored, events[len(events)-1].Seq)
-	case "sealed":
+	case "sealed", "fenced":
 	case "last":
 		// Less when the server lost some, more when it took an earlier call
 		// whose answer was lost.
@@ -299,9 +323,6 @@ func (w *writer) sent(events []stream.Event, r refusal) {
 		w.stored = r.last
 	case "missing":
 		w.lost = true
-	case "fenced":
-		w.fail(stream.ErrFenced)
-		w.store.forget(w.meta.ID)
 	default:
 		w.store.logger.Error("redis: the server does not take the stream's events", "stream", w.meta.ID, "error", r.why)
 		w.fail(fmt.Errorf("append: %w: %s", stream.ErrUnavailable, r.why))
@@ -314,10 +335,23 @@ func (w *writer) sent(events []stream.Event, r refusal) {
 	w.notify()
 }
 
+// doubt notes that nobody knows what came of a call.
+func (w *writer) doubt() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.doubtful = true
+}
+
 // full drops what is pending: there is no room for it.
 func (w *writer) full(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.err == nil && w.doubtful {
+		w.err = err // an earlier call may have written what this one refused
+	}
+	if shown, _ := w.log.Last(); w.err == nil && w.stored < shown {
+		w.err = err // readers have seen what the server has no room for
+	}
 	for _, b := range w.pending {
 		if b.inHand && w.err == nil {
 			w.err = err // its append has returned; the log can't go on without it

@@ -37,6 +37,7 @@ type writer struct {
 	stored   uint64         // guarded by mu; of them, what the server has; less than log when it lost some
 	pending  []*batch       // guarded by mu; accepted, not in log
 	queued   bool           // guarded by mu; with the senders
+	doubtful bool           // guarded by mu; an append's answer was lost, and none came since
 	lost     bool           // guarded by mu; the server does not know the stream any more
 	err      error          // guarded by mu; why nothing can be appended any more
 	changed  chan struct{}  // guarded by mu; nil unless somebody waits for a change
