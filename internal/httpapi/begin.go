@@ -207,12 +207,8 @@ func (s *Server) start(d *demand, route providers.Route) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	status, err := s.status(spec.ID)
-	if err != nil {
-		detach()
-		return place{}, err
-	}
-	return place{status: status, created: true, detach: detach}, nil
+	// As it was created: a store that fails to say so must not hide it.
+	return place{status: stream.Status{Meta: spec.Meta, LastSeq: 1}, created: true, detach: detach}, nil
 }
 
 // generate binds the demand to its provider.

@@ -139,8 +139,9 @@ func (g *generation) account(events int, size int64) (first bool) {
 }
 
 // watch cancels the generation when there is a reason to: sealed by somebody
-// else, nobody reads it, the upstream is silent. It ends with ctx.
-func (g *generation) watch(ctx context.Context) {
+// else, nobody reads it, here or elsewhere, the upstream is silent. It ends with
+// ctx.
+func (g *generation) watch(ctx context.Context, elsewhere func(ctx context.Context, id string) bool) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -154,6 +155,10 @@ func (g *generation) watch(ctx context.Context) {
 		case <-timer.C:
 		}
 		wait, reason := g.patience(time.Now())
+		if errors.Is(reason, errUnread) && wait <= 0 && elsewhere(ctx, g.meta.ID) {
+			g.read()
+			wait, reason = g.patience(time.Now())
+		}
 		if reason != nil && wait <= 0 {
 			g.cancel(reason)
 			return
@@ -213,6 +218,13 @@ func (g *generation) addReader(delta int) {
 	}
 	g.mu.Unlock()
 	g.nudge()
+}
+
+// read notes that somebody has read the stream just now.
+func (g *generation) read() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.unreadSince = time.Now()
 }
 
 // nudge makes the watch look again at how long to wait.

@@ -265,7 +265,7 @@ func (r *Runner) run(ctx context.Context, g *generation) {
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		g.watch(ctx)
+		g.watch(ctx, r.readElsewhere)
 	}()
 	outcome, err := g.produce(ctx, r.observer)
 	if err != nil && context.Cause(ctx) != nil {
@@ -280,6 +280,20 @@ func (r *Runner) run(ctx context.Context, g *generation) {
 		end.Ending, end.Err = r.seal(g, end)
 	}
 	r.observer.Ended(end)
+}
+
+// readElsewhere asks a shared log whether another replica has a reader of the
+// stream. One that does not answer can't have a generation cancelled that
+// somebody reads.
+func (r *Runner) readElsewhere(ctx context.Context, id string) bool {
+	shared, ok := r.log.(Shared)
+	if !ok {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	read, err := shared.ReadElsewhere(ctx, id)
+	return read || err != nil
 }
 
 type unobserved struct{}

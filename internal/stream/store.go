@@ -99,6 +99,14 @@ type Writer interface {
 	Book(ctx context.Context, summary Summary) error
 }
 
+// Shared is a store that other replicas use at the same time. A Store need not
+// be one.
+type Shared interface {
+	// ReadElsewhere reports whether a replica other than this one has a reader of
+	// the stream, or had one a few seconds ago.
+	ReadElsewhere(ctx context.Context, id string) (bool, error)
+}
+
 // Reader is one cursor in one log. Its methods are for one goroutine.
 type Reader interface {
 	// Next appends the events after the cursor to dst and moves past them. It

@@ -12,6 +12,7 @@ type keys string
 
 func (k keys) log(id string) string        { return string(k) + id + ":log" }  // the events; and the channel that carries them
 func (k keys) meta(id string) string       { return string(k) + id + ":meta" } // what is known of a stream beside them
+func (k keys) read(id string) string       { return string(k) + id + ":read" } // while a replica other than the producer's reads it
 func (k keys) gone(id string) string       { return string(k) + "gone:" + id } // a deleted stream
 func (k keys) claim(hash string) string    { return string(k) + "claim:" + hash }
 func (k keys) owned(hash string) string    { return string(k) + "owned:" + hash } // an owner's streams

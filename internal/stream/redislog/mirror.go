@@ -92,6 +92,9 @@ func (m *mirror) follow(ctx context.Context, running bool) {
 		case <-m.look:
 		case <-check.C:
 		}
+		if running {
+			m.payAttention(ctx)
+		}
 		err := m.catchUp(ctx)
 		switch {
 		case err == nil:
