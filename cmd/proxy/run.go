@@ -170,8 +170,11 @@ func (p *proxy) drain() error {
 
 // announce says where to go.
 func (p *proxy) announce(addr net.Addr) {
-	p.log.Info("weir is ready", "url", clientURL(addr), "providers", strings.Join(p.providers.Names(), ","),
-		"store", p.cfg.Store, "version", version())
+	attrs := []any{"url", clientURL(addr), "providers", strings.Join(p.providers.Names(), ","), "store", p.cfg.Store}
+	if p.cfg.Store == config.StoreDisk {
+		attrs = append(attrs, "data", p.cfg.DataDir)
+	}
+	p.log.Info("weir is ready", append(attrs, "version", version())...)
 	if !p.cfg.OpenAI.On {
 		p.log.Info("no provider is set up: only the demo model answers; set OPENAI_API_KEY or OPENAI_BASE_URL")
 	}
