@@ -44,13 +44,13 @@ func allRows() []*row {
 		{name: nginxTarget, target: nginxTarget, mode: load.Chat},
 		{name: passthroughTarget, target: passthroughTarget, mode: load.Chat},
 		{name: memoryTarget, target: memoryTarget, mode: load.Chat},
-		{name: memoryTarget + ", with ids", target: memoryTarget, mode: load.IDs, extra: true},
-		{name: memoryTarget + ", native", target: memoryTarget, mode: load.Native},
+		{name: memoryTarget + " with ids", target: memoryTarget, mode: load.IDs, extra: true},
+		{name: memoryTarget + " native", target: memoryTarget, mode: load.Native},
 		{name: diskTarget, target: diskTarget, mode: load.Chat},
-		{name: diskTarget + ", with ids", target: diskTarget, mode: load.IDs, extra: true},
-		{name: diskTarget + ", native", target: diskTarget, mode: load.Native},
-		{name: memoryTarget + ", many readers", target: memoryTarget, mode: load.Readers},
-		{name: diskTarget + ", many readers", target: diskTarget, mode: load.Readers, extra: true},
+		{name: diskTarget + " with ids", target: diskTarget, mode: load.IDs, extra: true},
+		{name: diskTarget + " native", target: diskTarget, mode: load.Native},
+		{name: memoryTarget + " many readers", target: memoryTarget, mode: load.Readers},
+		{name: diskTarget + " many readers", target: diskTarget, mode: load.Readers, extra: true},
 	}
 }
 
@@ -73,6 +73,9 @@ func Run(ctx context.Context, o *Options, out io.Writer) (err error) {
 	defer os.RemoveAll(b.dir)
 	defer b.stopAll()
 	if err := b.measure(); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return fmt.Errorf("ended early: %w", cause) // what it was doing then is no matter
+		}
 		return err
 	}
 	report := b.report()
@@ -193,21 +196,24 @@ func (b *bench) options(mode load.Mode) load.Options {
 	return o
 }
 
-// openRate is how many streams are opened a second where the opening is not what
-// is measured.
-const openRate = 1500
+// How many streams are opened a second where the opening is not what is measured.
+// While tokens flow it must leave room for them.
+const (
+	idleRate = 1500
+	holdRate = 600
+)
 
 func (b *bench) idleLoad() load.Options {
 	return load.Options{
 		Mode: load.Idle, Streams: b.Idle, Gap: time.Second, Window: time.Second,
-		Ramp: time.Second * time.Duration(b.Idle) / openRate, Settle: 2 * time.Second,
+		Ramp: time.Second * time.Duration(b.Idle) / idleRate, Settle: 2 * time.Second,
 	}
 }
 
 func (b *bench) holdLoad() load.Options {
 	return load.Options{
 		Mode: load.Chat, Streams: b.HoldStreams, Gap: time.Second, Window: b.Hold,
-		Ramp: time.Second * time.Duration(b.HoldStreams) / openRate, Settle: time.Second,
+		Ramp: time.Second * time.Duration(b.HoldStreams) / holdRate, Settle: time.Second,
 	}
 }
 
@@ -289,9 +295,10 @@ func each(d time.Duration, r load.Result) float64 {
 	return float64(d) / float64(time.Microsecond) / float64(max(r.Delivered, 1))
 }
 
-// others is how many cores were busy with anything but the benchmark.
+// others is how many cores were busy with anything but the benchmark, about: the
+// kernel counts a machine's time less exactly than a process's.
 func others(r load.Result) float64 {
-	return float64(r.MachineCPU-r.TargetCPU-r.SourceCPU-r.OwnCPU) / float64(max(r.Window, 1))
+	return max(0, float64(r.MachineCPU-r.TargetCPU-r.SourceCPU-r.OwnCPU)/float64(max(r.Window, 1)))
 }
 
 // memory is what each stream has added to the target, in KiB.

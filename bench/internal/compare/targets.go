@@ -40,8 +40,8 @@ const (
 	directTarget      = "upstream itself"
 	nginxTarget       = "nginx"
 	passthroughTarget = "Go's ReverseProxy"
-	memoryTarget      = "Weir, memory"
-	diskTarget        = "Weir, disk"
+	memoryTarget      = "Weir (memory)"
+	diskTarget        = "Weir (disk)"
 )
 
 // newTargets gives each its addresses: an upstream address of its own, so that
@@ -188,10 +188,10 @@ func (b *bench) buildWeir() (string, error) {
 // nginxConf is an unbuffered reverse proxy as one would set it up for streams.
 const nginxConf = `
 worker_processes 1;
-worker_rlimit_nofile 60000;
+worker_rlimit_nofile 20000;
 error_log stderr error;
 pid %[1]s/nginx.pid;
-events { worker_connections 40000; }
+events { worker_connections 20000; }
 http {
 	access_log off;
 	keepalive_requests 1000000;

@@ -86,7 +86,7 @@ func (c *client) event(e wire.Event) error {
 	if c.done {
 		return errors.New("an event behind the end")
 	}
-	seq, at, isToken := wire.ReadToken(e.Data)
+	token, isToken := wire.ReadToken(e.Data)
 	if c.run.hasIDs() {
 		if len(e.ID) == 0 && !isToken && !wire.IsFinish(e.Data) && !wire.IsDone(e.Data) {
 			return nil // a heartbeat
@@ -97,7 +97,7 @@ func (c *client) event(e wire.Event) error {
 	}
 	switch {
 	case isToken:
-		return c.token(seq, at)
+		return c.token(token)
 	case wire.IsFinish(e.Data) && len(e.Type) == 0:
 		c.finished = true
 	case wire.IsDone(e.Data), string(e.Type) == "done":
@@ -131,22 +131,21 @@ func (c *client) checkID(id []byte) error {
 }
 
 // token checks one and measures its way.
-func (c *client) token(number int, sent int64) error {
+func (c *client) token(t wire.Token) error {
 	c.tokens++
-	if number != c.tokens {
+	if t.Seq != c.tokens {
 		return errors.New("a token out of order")
 	}
 	switch {
-	case number == 2:
-		c.second = sent
-	case number > 2:
-		c.run.tokenKept(sent - c.second - int64(number-2)*int64(c.run.Gap))
+	case t.Seq == 1 && c.creator:
+		c.run.firstToken(c.now - c.asked - t.Waited)
+	case t.Seq == 2:
+		c.second = t.Sent
+	case t.Seq > 2:
+		c.run.tokenKept(t.Sent - c.second - int64(t.Seq-2)*int64(c.run.Gap))
 	}
-	if number == 1 && c.creator {
-		c.run.firstToken(c.now - c.asked)
-	}
-	if sent >= c.asked { // else it was sent before this reader came
-		c.run.token(sent, c.now)
+	if t.Sent >= c.asked { // else it was sent before this reader came
+		c.run.token(t.Sent, c.now)
 	} else {
 		c.run.delivered()
 	}

@@ -35,7 +35,9 @@ type Result struct {
 	// MachineCPU is the time that all CPUs were busy, with other work too.
 	MachineCPU time.Duration
 
-	FirstToken Durations // from the request's sending, of all streams that were started
+	// FirstToken is from the request's sending to the first token, without the time
+	// that the upstream let it wait; of all streams that were started.
+	FirstToken Durations
 	// Lag is by how much the upstream was behind its own schedule, with all tokens.
 	Lag Durations
 	// RSSBefore and RSSAfter are the target's resident memory before the first

@@ -60,7 +60,8 @@ type stream struct {
 	plan    wire.Plan
 	number  int
 	sent    int   // tokens
-	due     int64 // when the next one is, in Unix nanoseconds
+	asked   int64 // when the request came, in Unix nanoseconds
+	due     int64 // when the next token is
 	gone    bool  // the caller has left
 }
 
@@ -73,7 +74,8 @@ const think = 2 * time.Millisecond
 func (s *server) begin(c *session, conn *netloop.Conn, plan wire.Plan) {
 	s.streams++
 	c.conn = conn
-	c.stream = &stream{session: c, plan: plan, number: s.streams, due: time.Now().Add(think).UnixNano()}
+	now := time.Now().UnixNano()
+	c.stream = &stream{session: c, plan: plan, number: s.streams, asked: now, due: now + int64(think)}
 	s.wheel.add(c.stream)
 }
 
@@ -98,14 +100,15 @@ func (s *server) send(st *stream, now int64) (more bool) {
 		return false
 	}
 	st.sent++
-	token := s.encoder.Token(st.number, st.sent, now)
+	token := wire.Token{Seq: st.sent, Sent: now}
 	if st.sent == 1 {
-		conn.Write(append([]byte(wire.Head), token...))
+		token.Waited = now - st.asked
+		conn.Write(append([]byte(wire.Head), s.encoder.Token(st.number, token)...))
 		// The second is due somewhere within the gap, so that streams which
 		// begin together do not speak in step.
 		st.due = now + int64(float64(st.plan.Gap)*spread(st.number))
 	} else {
-		conn.Write(token)
+		conn.Write(s.encoder.Token(st.number, token))
 		st.due += int64(st.plan.Gap)
 	}
 	return !st.gone

@@ -5,12 +5,21 @@ import (
 	"fmt"
 )
 
-// A token's content is its number and the time it was sent, both of fixed
-// width, so that one buffer serves every token.
+// Token is what a token's content says. All of it is of fixed width, so that one
+// buffer serves every token.
+type Token struct {
+	Seq    int   // from 1
+	Sent   int64 // when, in Unix nanoseconds
+	Waited int64 // how long the upstream let the request wait, in nanoseconds, below a second; zero after the first token
+}
+
 const (
-	seqWidth  = 6
-	timeWidth = 19
-	idWidth   = 10
+	seqWidth    = 6
+	timeWidth   = 19
+	waitedWidth = 9
+	idWidth     = 10
+
+	contentWidth = seqWidth + 1 + timeWidth + 1 + waitedWidth
 )
 
 // The shape of OpenAI's chunks: about 300 bytes for a token of a few letters.
@@ -30,39 +39,41 @@ const Head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\
 // Encoder makes the chunks of answers. What it returns is good until its next
 // call.
 type Encoder struct {
-	token, end             []byte
-	tokenID, seq, at, end1 int // where in them the variable parts stand
+	token, end         []byte
+	id, content, endID int // where in them the variable parts stand
 }
 
 // NewEncoder returns an encoder.
 func NewEncoder() *Encoder {
 	zeros := func(n int) string { return fmt.Sprintf("%0*d", n, 0) }
-	event := chunkHead + zeros(idWidth) + chunkModel + contentMark + zeros(seqWidth) + " " + zeros(timeWidth) + chunkTail
+	event := chunkHead + zeros(idWidth) + chunkModel + contentMark +
+		zeros(seqWidth) + " " + zeros(timeWidth) + " " + zeros(waitedWidth) + chunkTail
 	size := fmt.Sprintf("%x\r\n", len(event))
 	e := &Encoder{token: []byte(size + event + "\r\n")}
-	e.tokenID = len(size) + len(chunkHead)
-	e.seq = e.tokenID + idWidth + len(chunkModel) + len(contentMark)
-	e.at = e.seq + seqWidth + 1
+	e.id = len(size) + len(chunkHead)
+	e.content = e.id + idWidth + len(chunkModel) + len(contentMark)
 
 	event = chunkHead + zeros(idWidth) + chunkModel + finishTail + doneEvent
 	size = fmt.Sprintf("%x\r\n", len(event))
 	e.end = []byte(size + event + "\r\n" + lastChunk)
-	e.end1 = len(size) + len(chunkHead)
+	e.endID = len(size) + len(chunkHead)
 	return e
 }
 
 // Token returns the HTTP chunk with one token's event.
-func (e *Encoder) Token(stream, seq int, at int64) []byte {
-	putDigits(e.token[e.tokenID:][:idWidth], int64(stream))
-	putDigits(e.token[e.seq:][:seqWidth], int64(seq))
-	putDigits(e.token[e.at:][:timeWidth], at)
+func (e *Encoder) Token(stream int, t Token) []byte {
+	putDigits(e.token[e.id:][:idWidth], int64(stream))
+	content := e.token[e.content:][:contentWidth]
+	putDigits(content[:seqWidth], int64(t.Seq))
+	putDigits(content[seqWidth+1:][:timeWidth], t.Sent)
+	putDigits(content[contentWidth-waitedWidth:], t.Waited)
 	return e.token
 }
 
 // End returns what follows the last token: the finish reason, [DONE], and the
 // end of the body.
 func (e *Encoder) End(stream int) []byte {
-	putDigits(e.end[e.end1:][:idWidth], int64(stream))
+	putDigits(e.end[e.endID:][:idWidth], int64(stream))
 	return e.end
 }
 
@@ -71,17 +82,18 @@ var (
 	finishMarker  = []byte(`"finish_reason":"stop"`)
 )
 
-// ReadToken returns the number and the time in a token's data, and false for
-// data that is no token.
-func ReadToken(data []byte) (seq int, at int64, ok bool) {
+// ReadToken returns what a token's data says, and false for data that is no
+// token.
+func ReadToken(data []byte) (t Token, ok bool) {
 	i := bytes.Index(data, contentMarker)
-	if i < 0 || len(data) < i+len(contentMark)+seqWidth+1+timeWidth {
-		return 0, 0, false
+	if i < 0 || len(data) < i+len(contentMark)+contentWidth {
+		return t, false
 	}
-	content := data[i+len(contentMark):]
-	number, ok1 := digits(content[:seqWidth])
-	at, ok2 := digits(content[seqWidth+1:][:timeWidth])
-	return int(number), at, ok1 && ok2
+	content := data[i+len(contentMark):][:contentWidth]
+	seq, ok1 := digits(content[:seqWidth])
+	sent, ok2 := digits(content[seqWidth+1:][:timeWidth])
+	waited, ok3 := digits(content[contentWidth-waitedWidth:])
+	return Token{int(seq), sent, waited}, ok1 && ok2 && ok3
 }
 
 // IsFinish reports whether an event's data is the chunk with the finish reason.

@@ -13,7 +13,7 @@ func answer() string {
 	var b strings.Builder
 	b.WriteString(Head)
 	for seq := 1; seq <= 3; seq++ {
-		b.Write(e.Token(7, seq, 1760000000123456789+int64(seq)))
+		b.Write(e.Token(7, Token{seq, 1760000000123456789 + int64(seq), 2_000_000}))
 	}
 	b.Write(e.End(7))
 	return b.String()
@@ -24,9 +24,9 @@ func read(t *testing.T, answer string, n int) []string {
 	t.Helper()
 	var got []string
 	r := Response{OnEvent: func(e Event) error {
-		switch seq, at, ok := ReadToken(e.Data); {
+		switch token, ok := ReadToken(e.Data); {
 		case ok:
-			got = append(got, fmt.Sprintf("%s%d@%d", e.ID, seq, at))
+			got = append(got, fmt.Sprintf("%s%d@%d+%d", e.ID, token.Seq, token.Sent, token.Waited))
 		case IsDone(e.Data), IsFinish(e.Data):
 			got = append(got, string(e.ID)+map[bool]string{true: "done", false: "finish"}[IsDone(e.Data)])
 		default:
@@ -49,7 +49,7 @@ func read(t *testing.T, answer string, n int) []string {
 }
 
 func TestAnAnswerIsReadHoweverItIsCut(t *testing.T) {
-	const want = "1@1760000000123456790 2@1760000000123456791 3@1760000000123456792 finish done"
+	const want = "1@1760000000123456790+2000000 2@1760000000123456791+2000000 3@1760000000123456792+2000000 finish done"
 	whole := answer()
 	for n := 1; n <= len(whole); n++ {
 		if got := strings.Join(read(t, whole, n), " "); got != want {
@@ -91,7 +91,7 @@ func TestReadingATokenAllocatesNothing(t *testing.T) {
 	e := NewEncoder()
 	tokens := 0
 	r := Response{OnEvent: func(e Event) error {
-		if _, _, ok := ReadToken(e.Data); ok {
+		if _, ok := ReadToken(e.Data); ok {
 			tokens++
 		}
 		return nil
@@ -99,7 +99,7 @@ func TestReadingATokenAllocatesNothing(t *testing.T) {
 	if err := r.Feed([]byte(Head)); err != nil {
 		t.Fatal(err)
 	}
-	chunk := e.Token(1, 1, time.Now().UnixNano())
+	chunk := e.Token(1, Token{Seq: 1, Sent: time.Now().UnixNano()})
 	allocs := testing.AllocsPerRun(1000, func() {
 		if err := r.Feed(chunk); err != nil {
 			t.Fatal(err)
