@@ -191,7 +191,7 @@ func (b *bench) options(mode load.Mode) load.Options {
 		o.Streams, o.Gap = b.Readers, b.ReaderGap
 	}
 	if b.Quick {
-		o.Ramp = 500 * time.Millisecond
+		o.Ramp, o.Settle = 400*time.Millisecond, 200*time.Millisecond
 	}
 	return o
 }
@@ -204,10 +204,14 @@ const (
 )
 
 func (b *bench) idleLoad() load.Options {
-	return load.Options{
+	o := load.Options{
 		Mode: load.Idle, Streams: b.Idle, Gap: time.Second, Window: time.Second,
 		Ramp: time.Second * time.Duration(b.Idle) / idleRate, Settle: 2 * time.Second,
 	}
+	if b.Quick {
+		o.Settle = 500 * time.Millisecond
+	}
+	return o
 }
 
 func (b *bench) holdLoad() load.Options {

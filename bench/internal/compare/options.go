@@ -6,6 +6,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -72,13 +74,20 @@ func Register(flags *flag.FlagSet) *Options {
 func (o *Options) check() error {
 	if o.Quick {
 		o.Rounds = min(o.Rounds, 2)
-		o.Window = min(o.Window, 1200*time.Millisecond)
+		o.Window = min(o.Window, time.Second)
 		o.Idle, o.Readers = min(o.Idle, 1000), min(o.Readers, 400)
 	}
 	for name := range strings.SplitSeq(o.Scenarios, ",") {
-		if !has(scenarios, name) {
+		if !slices.Contains(scenarios, name) {
 			return fmt.Errorf("no scenario %q: %s", name, strings.Join(scenarios, ", "))
 		}
+	}
+	if o.Weir != "" { // it is started in another directory
+		path, err := filepath.Abs(o.Weir)
+		if err != nil {
+			return err
+		}
+		o.Weir = path
 	}
 	if o.Rounds < 1 || o.Streams < 1 || o.Readers < 1 || o.Idle < 1 || o.HoldStreams < 1 || o.Gap <= 0 || o.ReaderGap <= 0 || o.Tick <= 0 {
 		return errors.New("counts and times must be above zero")
@@ -86,13 +95,6 @@ func (o *Options) check() error {
 	return nil
 }
 
-func (o *Options) runs(scenario string) bool { return has(strings.Split(o.Scenarios, ","), scenario) }
-
-func has(list []string, name string) bool {
-	for _, n := range list {
-		if n == name {
-			return true
-		}
-	}
-	return false
+func (o *Options) runs(scenario string) bool {
+	return slices.Contains(strings.Split(o.Scenarios, ","), scenario)
 }

@@ -80,7 +80,7 @@ func (p *Process) LastLines() string {
 
 // Stop ends the process and all it has started, and waits for that.
 func (p *Process) Stop() {
-	const patience = 2 * time.Second
+	const patience = 300 * time.Millisecond // nginx goes at once, and what Weir would wait for is over
 	signalGroup(p.PID, syscall.SIGTERM)
 	select {
 	case <-p.exited:
