@@ -6,7 +6,7 @@ GOFILES   = find . \( -name node_modules -o -name '.?*' \) -prune -o -name '*.go
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # Go uses all cores itself
-.PHONY: help run test check bench fuzz build deps static
+.PHONY: help run test check bench pieces fuzz build deps static
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -31,7 +31,11 @@ check: static ## Check the code, the modules, and that every platform builds
 	@$(GOFILES) | grep -v '_test\.go$$' | xargs wc -l | \
 		awk '$$1 > 400 && $$2 != "total" { print "warning: " $$2 " has " $$1 " lines, more than 400" }'
 
-bench: ## Run the benchmarks
+bench: ## Compare Weir under load with nginx, 4 minutes (BENCH=-quick: 40 s; see docs/performance.md)
+	@go build -o bin/bench ./bench
+	@bin/bench $(BENCH)
+
+pieces: ## Run the Go benchmarks of the parts
 	@list=$$(go test -list '^Benchmark' ./...) || { echo "$$list"; exit 1; }; \
 	go test -run '^$$' -bench . -benchmem \
 		$$(echo "$$list" | awk '/^Benchmark/ { n++ } /^ok/ { if (n) print $$2; n = 0 }')
