@@ -109,9 +109,9 @@ func (k *keeper) renew(ctx context.Context) {
 	if s.doubted.CompareAndSwap(true, false) && s.lookFor(ctx, slices.Collect(maps.Keys(s.running()))) != nil {
 		s.doubted.Store(true)
 	}
-	// The same number may be of other streams: now and then it is looked at.
-	if k.renewals++; int(r.running) == len(s.running()) && k.renewals%reconcileEvery != 0 {
-		k.suspects = nil
+	// The same number may be of other streams: now and then it is looked at, and
+	// a suspect is looked at twice.
+	if k.renewals++; int(r.running) == len(s.running()) && k.renewals%reconcileEvery != 0 && len(k.suspects) == 0 {
 		return
 	}
 	if err := k.reconcile(ctx); err != nil {

@@ -43,6 +43,8 @@ type Options struct {
 	MaxMemory int64
 	// Logger is told of outages and of what was lost; slog.Default when nil.
 	Logger *slog.Logger
+
+	wrap func(rueidis.Client) rueidis.Client // a test's: comes between the store and its client
 }
 
 // How long calls may take.
@@ -97,6 +99,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if client.Mode() == rueidis.ClientModeCluster && !hashTag.MatchString(o.Prefix) {
 		client.Close()
 		return nil, fmt.Errorf("redis: this is a cluster, where the prefix %q needs braces: {%[1]s}", o.Prefix)
+	}
+	if o.wrap != nil {
+		client = o.wrap(client)
 	}
 	s := &Store{
 		client: client, keys: keys(o.Prefix), token: rand.Text(),

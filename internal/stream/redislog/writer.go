@@ -287,6 +287,9 @@ func (w *writer) end(err error) {
 func (w *writer) flushed(ctx context.Context) error {
 	w.mu.Lock()
 	target := w.accepted
+	if w.lost && w.err == nil {
+		w.enqueue() // there may be room by now for what was refused
+	}
 	for {
 		shown, _ := w.log.Last()
 		if w.err != nil || w.stored >= target && shown >= target && !w.lost {
