@@ -92,7 +92,7 @@ type Store struct {
 // Open connects to the server, and fails when that does not answer.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	setDefaults(&o)
-	client, err := connect(ctx, o.URL)
+	client, err := connect(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
@@ -167,8 +167,8 @@ func setDefaults(o *Options) {
 	}
 }
 
-func connect(ctx context.Context, url string) (rueidis.Client, error) {
-	options, err := rueidis.ParseURL(url)
+func connect(ctx context.Context, o Options) (rueidis.Client, error) {
+	options, err := rueidis.ParseURL(o.URL)
 	if err != nil {
 		return nil, errors.New("the URL is malformed") // its own error repeats the password
 	}
@@ -187,17 +187,19 @@ func connect(ctx context.Context, url string) (rueidis.Client, error) {
 	// than one process has to say.
 	options.ReadBufferEachConn, options.WriteBufferEachConn = 128<<10, 128<<10
 	options.PipelineMultiplex = 1
-	client, err := rueidis.NewClient(options)
+	conns := &conns{logger: o.Logger, open: map[*conn]struct{}{}}
+	conns.track(&options)
+	inner, err := rueidis.NewClient(options)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", strings.Join(options.InitAddress, ", "), err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if err := client.Do(ctx, client.B().Ping().Build()).Error(); err != nil {
-		client.Close()
+	if err := inner.Do(ctx, inner.B().Ping().Build()).Error(); err != nil {
+		inner.Close()
 		return nil, fmt.Errorf("%s: %w", strings.Join(options.InitAddress, ", "), err)
 	}
-	return client, nil
+	return client{inner, conns}, nil
 }
 
 // start begins what the store does by itself, until Close.
