@@ -73,8 +73,8 @@ func (s *Store) renew(ctx context.Context, heeded ...string) (renewal, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	answer, err := renewScript.Exec(ctx, s.client,
-		[]string{s.keys.replicas(), s.keys.running(s.token), s.keys.notices(s.token)},
-		append([]string{s.token, milliseconds(s.lease)}, heeded...)).ToArray()
+		[]string{s.keys.replicas(), s.keys.running(s.token), s.keys.notices(s.token), s.keys.secret(), s.keys.born()},
+		append([]string{s.token, milliseconds(s.lease), s.theSecret()}, heeded...)).ToArray()
 	if err != nil {
 		return renewal{}, fmt.Errorf("renew the lease: %w", storeError(err))
 	}

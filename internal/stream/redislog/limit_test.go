@@ -115,7 +115,7 @@ func TestNothingLeaks(t *testing.T) {
 	crash(lost)
 	s.seal()
 
-	constant := map[string]bool{string(s.a.keys) + "replicas": true, string(s.a.keys) + "pulse": true}
+	constant := map[string]bool{s.a.keys.replicas(): true, s.a.keys.pulse(): true, s.a.keys.born(): true}
 	for {
 		names, err := s.b.client.Do(s.ctx, s.b.client.B().Keys().Pattern("*").Build()).AsStrSlice()
 		s.must("KEYS", err)

@@ -23,7 +23,7 @@ func (s *Store) Open(ctx context.Context, id string, after uint64) (stream.Reade
 	}
 	status, err := s.look(ctx, id)
 	if err != nil {
-		return nil, fmt.Errorf("open: %w", err)
+		return nil, fmt.Errorf("open: %w", s.orLost(ctx, id, err))
 	}
 	m, err := s.mirror(id, status.Running())
 	if err != nil {

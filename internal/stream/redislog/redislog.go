@@ -76,8 +76,9 @@ type Store struct {
 	ears          *ears
 	notices       chan string // ends that others have written
 	nudge         chan struct{}
-	doubted       atomic.Bool // the server was away, and may have come back with less
-	frozen        atomic.Bool // a test's: neither renews its lease nor hears of anything
+	secret        atomic.Pointer[string] // as it was handed out
+	doubted       atomic.Bool            // the server was away, and may have come back with less
+	frozen        atomic.Bool            // a test's: neither renews its lease nor hears of anything
 
 	done   chan struct{} // closed when the store is: nothing is taken in hand any more
 	cancel context.CancelFunc
@@ -252,7 +253,8 @@ func (s *Store) leave() {
 	}
 }
 
-// Secret returns a random secret that all replicas have in common.
+// Secret returns a random secret that all replicas have in common. It outlives
+// the loss of the server's data while one of them runs.
 func (s *Store) Secret(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -265,7 +267,16 @@ func (s *Store) Secret(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read the secret: %w", storeError(err))
 	}
+	s.secret.Store(&secret)
 	return secret, nil
+}
+
+// theSecret is the one that was handed out; empty when none was.
+func (s *Store) theSecret() string {
+	if secret := s.secret.Load(); secret != nil {
+		return *secret
+	}
+	return ""
 }
 
 func (s *Store) isClosed() bool {
