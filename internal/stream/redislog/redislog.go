@@ -207,7 +207,7 @@ func connect(ctx context.Context, o Options) (rueidis.Client, error) {
 func (s *Store) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	s.ears.add(s.keys.notices(s.token), s.hearNotice, s.doubt)
+	s.ears.add(s.keys.notices(s.token), s.hearNotice, s.doubt, s.nudgeKeeper)
 	s.all.Go(func() { s.ears.listen(ctx) })
 	s.all.Go(func() { s.keep(ctx) })
 	s.all.Go(func() { s.heed(ctx) })

@@ -100,3 +100,25 @@ func TestManyNotices(t *testing.T) {
 	}
 	s.must("Append of the stream that runs on", s.append(1))
 }
+
+// A large log is opened over a slow link in as much time as that takes, while
+// there is progress.
+func TestLargeLogOverSlowLink(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{})
+	s := newStory(t, Options{URL: server.URL(), Prefix: prefix()})
+	l := newLink(t, server)
+	far := open(t, Options{URL: l.url(), Prefix: string(s.a.keys)})
+	const large = 60
+	for range large {
+		s.must("Append", s.w.Append(s.ctx, []stream.Event{{Data: make([]byte, 1<<20)}}))
+	}
+	l.rate.Store(10 << 20) // all of it takes longer than a call may
+	r, err := far.Open(s.ctx, s.meta.ID, 0)
+	s.must("Open", err)
+	defer r.Close()
+	l.rate.Store(0)
+	s.seal()
+	if events, err := storetest.Follow(s.ctx, r); err != nil || len(events) != large+1 {
+		t.Errorf("%d events, %v", len(events), err)
+	}
+}
