@@ -86,8 +86,9 @@ type Store struct {
 	calls  sync.WaitGroup // of calls, which end with the client; added to under mu, before done is closed
 
 	mu      sync.Mutex
-	writers map[string]*writer // guarded by mu; streams produced here, or being created
-	mirrors map[string]*mirror // guarded by mu; streams read here
+	writers   map[string]*writer   // guarded by mu; streams produced here, or being created
+	mirrors   map[string]*mirror   // guarded by mu; streams read here
+	abandoned map[string]time.Time // guarded by mu; creates whose outcome is unknown, since when
 }
 
 // Open connects to the server, and fails when that does not answer.
@@ -109,7 +110,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		retention: o.Retention, lease: o.Lease, now: o.Now, logger: o.Logger,
 		streamBacklog: o.StreamBacklog, maxMemory: o.MaxMemory, backlog: semaphore.NewWeighted(o.Backlog),
 		done: make(chan struct{}), notices: make(chan string, 1024), nudge: make(chan struct{}, 1),
-		writers: map[string]*writer{}, mirrors: map[string]*mirror{},
+		writers: map[string]*writer{}, mirrors: map[string]*mirror{}, abandoned: map[string]time.Time{},
 	}
 	s.queue.wake = make(chan struct{}, senders)
 	s.health.init()
