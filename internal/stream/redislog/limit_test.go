@@ -49,6 +49,23 @@ func TestBacklogIsBounded(t *testing.T) {
 	}
 }
 
+// An event that is larger than what a stream may have in hand counts for all of
+// its size among the others.
+func TestBacklogOfLargeEvent(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{})
+	s := newStory(t, Options{URL: server.URL(), Prefix: prefix(), StreamBacklog: 4 << 10, Backlog: 10 << 10})
+	other := create(t, s.a, newMeta("ann"))
+	server.Pause()
+	s.must("Append", s.w.Append(s.ctx, []stream.Event{{Data: make([]byte, 9<<10)}}))
+	ctx, cancel := context.WithTimeout(s.ctx, 100*time.Millisecond)
+	defer cancel()
+	if err := other.Append(ctx, []stream.Event{{Data: make([]byte, 2<<10)}}); !errors.Is(err, stream.ErrUnavailable) {
+		t.Errorf("Append beyond the bound of all: %v", err)
+	}
+	server.Resume()
+	s.must("Append", other.Append(s.ctx, []stream.Event{{Data: make([]byte, 2<<10)}}))
+}
+
 // A full server refuses what is new, and ends what there is.
 func TestServerFull(t *testing.T) {
 	server := redistest.Start(t, redistest.Config{MaxMemory: "8mb"})

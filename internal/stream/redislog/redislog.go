@@ -69,6 +69,7 @@ type Store struct {
 
 	streamBacklog int64
 	backlog       *semaphore.Weighted
+	backlogSize   int64
 	maxMemory     int64
 	memory        atomic.Int64 // what the streams produced here take
 	queue         sendQueue
@@ -85,7 +86,7 @@ type Store struct {
 	all    sync.WaitGroup // every goroutine but those of calls
 	calls  sync.WaitGroup // of calls, which end with the client; added to under mu, before done is closed
 
-	mu      sync.Mutex
+	mu        sync.Mutex
 	writers   map[string]*writer   // guarded by mu; streams produced here, or being created
 	mirrors   map[string]*mirror   // guarded by mu; streams read here
 	abandoned map[string]time.Time // guarded by mu; creates whose outcome is unknown, since when
@@ -108,7 +109,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		client: client, keys: keys(o.Prefix), token: rand.Text(),
 		retention: o.Retention, lease: o.Lease, now: o.Now, logger: o.Logger,
-		streamBacklog: o.StreamBacklog, maxMemory: o.MaxMemory, backlog: semaphore.NewWeighted(o.Backlog),
+		streamBacklog: o.StreamBacklog, maxMemory: o.MaxMemory, backlog: semaphore.NewWeighted(o.Backlog), backlogSize: o.Backlog,
 		done: make(chan struct{}), notices: make(chan string, 1024), nudge: make(chan struct{}, 1),
 		writers: map[string]*writer{}, mirrors: map[string]*mirror{}, abandoned: map[string]time.Time{},
 	}
