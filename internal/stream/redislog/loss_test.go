@@ -18,7 +18,7 @@ func TestSealMeetsRestore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := redistest.Start(t, redistest.Config{})
 			var client *watched
-			plain := Options{URL: server.URL(), Prefix: prefix(), Lease: time.Hour} // the keeper finds out nothing
+			plain := Options{URL: server.URL(), Prefix: prefix(), Lease: time.Hour}
 			special := plain
 			special.wrap = func(c rueidis.Client) rueidis.Client {
 				client = &watched{Client: c}
@@ -30,6 +30,7 @@ func TestSealMeetsRestore(t *testing.T) {
 			} else {
 				s.a, s.b = open(t, plain), open(t, special)
 			}
+			s.a.frozen.Store(true) // the keeper would find out what the server lost
 			s.w = create(t, s.a, s.meta)
 			s.must("Append", s.append(10))
 			answered := func(_ []string, answer rueidis.RedisResult) rueidis.RedisResult {
@@ -56,6 +57,8 @@ func TestSealMeetsRestore(t *testing.T) {
 			if s.must("Status", err); status.Running() || status.LastSeq != 11 {
 				t.Errorf("sealed: %d events, running %v", status.LastSeq, status.Running())
 			}
+			s.a.frozen.Store(false)
+			s.a.nudgeKeeper()
 			<-s.w.Sealed()
 		})
 	}
