@@ -26,8 +26,11 @@ for k = 1, #KEYS, 2 do
   local log, meta = KEYS[k], KEYS[k + 1]
   local before, last, count = ARGV[arg], ARGV[arg + 1], tonumber(ARGV[arg + 2])
   arg = arg + 3
-  local known = call('HMGET', meta, 'producer', 'last')
-  if known[1] ~= token or known[2] ~= before then
+  -- One stream that was tampered with must not keep the others from theirs.
+  local known = pcall('HMGET', meta, 'producer', 'last')
+  if known.err then
+    refused[#refused + 1] = {k, 'broken', known.err}
+  elseif known[1] ~= token or known[2] ~= before then
     refused[#refused + 1] = refusal(k, meta, known[1])
   else
     local seq, news, error = last, nil, nil
@@ -36,7 +39,6 @@ for k = 1, #KEYS, 2 do
       if count > 1 then
         seq = string.format('%.0f', before + i + 1)
       end
-      -- One stream that was tampered with must not keep the others from theirs.
       local added = pcall('XADD', log, '0-' .. seq, 't', type, 'd', data)
       error = added.err
       if error then

@@ -24,9 +24,46 @@ func (s *Store) Status(ctx context.Context, id string) (stream.Status, error) {
 		return stream.Status{Meta: w.meta, LastSeq: last}, nil
 	}
 	if err != nil {
-		return stream.Status{}, fmt.Errorf("status: %w", err)
+		return stream.Status{}, fmt.Errorf("status: %w", s.orLost(ctx, id, err))
 	}
 	return status, nil
+}
+
+// orLost makes an unknown id one that nothing can be said of while the server
+// has known anything for less than a lease, and the id is older: it may be of a
+// stream that was lost, and that its producer is about to write again.
+func (s *Store) orLost(ctx context.Context, id string, unknown error) error {
+	if !errors.Is(unknown, stream.ErrNotFound) {
+		return unknown
+	}
+	created, ok := stream.IDTime(id)
+	if !ok {
+		return unknown
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	answers, err := within(ctx, s, func() []rueidis.RedisResult {
+		return s.client.DoMulti(ctx, s.client.B().Get().Key(s.keys.born()).Build(), s.client.B().Time().Build())
+	})
+	if err != nil {
+		return err
+	}
+	born, err := answers[0].AsInt64()
+	if rueidis.IsRedisNil(err) {
+		return fmt.Errorf("%w: the server has lost everything", stream.ErrUnavailable)
+	}
+	if err != nil {
+		return storeError(err)
+	}
+	seconds, err := answers[1].AsIntSlice()
+	if err != nil || len(seconds) != 2 {
+		return fmt.Errorf("%w: the server's time: %w", stream.ErrUnavailable, err)
+	}
+	since := time.UnixMilli(born)
+	if created.Before(since) && time.Unix(seconds[0], seconds[1]*1000).Sub(since) < s.lease {
+		return fmt.Errorf("%w: the server had lost everything", stream.ErrUnavailable)
+	}
+	return unknown
 }
 
 // look returns what the server knows of a stream. A writer here learns from it
@@ -235,7 +272,7 @@ const linger = 10 * time.Second
 // Delete implements stream.Catalog.
 func (s *Store) Delete(ctx context.Context, id string) error {
 	if _, err := s.look(ctx, id); err != nil {
-		return fmt.Errorf("delete: %w", err)
+		return fmt.Errorf("delete: %w", s.orLost(ctx, id, err))
 	}
 	answer, err := s.run(ctx, deleteScript, []string{s.keys.log(id), s.keys.meta(id), s.keys.gone(id)},
 		[]string{string(s.keys), id, s.retentionMS(), rand.Text(), milliseconds(linger)})

@@ -19,6 +19,9 @@ func (s *Store) Create(ctx context.Context, meta stream.Meta) (stream.Writer, er
 	}
 	if err := s.create(ctx, w); err != nil {
 		s.forget(meta.ID)
+		if errors.Is(err, stream.ErrUnavailable) {
+			s.abandon(meta.ID)
+		}
 		return nil, err
 	}
 	s.mu.Lock()

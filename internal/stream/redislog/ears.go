@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -16,6 +17,7 @@ type ears struct {
 	client rueidis.Client
 	logger *slog.Logger
 	change chan struct{} // one slot
+	denied atomic.Bool   // the server does not let the channels be heard
 
 	mu   sync.RWMutex
 	want map[string]*subscription // guarded by mu; channel → who listens
@@ -25,6 +27,7 @@ type subscription struct {
 	channel string
 	hear    func(message string) // must not block
 	ready   func()               // called when the channel is heard from now on, after a loss again; must not block
+	refused func()               // called when the server does not let it be heard, again and again; must not block
 }
 
 func newEars(client rueidis.Client, logger *slog.Logger) *ears {
@@ -32,12 +35,15 @@ func newEars(client rueidis.Client, logger *slog.Logger) *ears {
 }
 
 // add subscribes. A channel has one subscriber; the last one wins.
-func (e *ears) add(channel string, hear func(string), ready func()) *subscription {
-	sub := &subscription{channel, hear, ready}
+func (e *ears) add(channel string, hear func(string), ready, refused func()) *subscription {
+	sub := &subscription{channel, hear, ready, refused}
 	e.mu.Lock()
 	e.want[channel] = sub
 	e.mu.Unlock()
 	e.changed()
+	if e.denied.Load() {
+		refused()
+	}
 	return sub
 }
 
@@ -132,12 +138,27 @@ func (e *ears) update(ctx context.Context, client rueidis.DedicatedClient, heard
 			channels[i] = sub.channel
 		}
 		if err := client.Do(ctx, client.B().Subscribe().Channel(channels...).Build()).Error(); err != nil {
+			e.refuse(fresh, err)
 			return fmt.Errorf("subscribe: %w", err)
 		}
+		e.denied.Store(false)
 		for _, sub := range fresh {
 			heard[sub.channel] = sub
 			sub.ready()
 		}
+	}
+}
+
+// refuse lets the subscribers do without, if it is the server that said no.
+func (e *ears) refuse(subs []*subscription, err error) {
+	if _, answered := rueidis.IsRedisErr(err); !answered {
+		return
+	}
+	if !e.denied.Swap(true) {
+		e.logger.Warn("redis: the user may not subscribe to the store's channels: readers and cancels are late", "error", err)
+	}
+	for _, sub := range subs {
+		sub.refused()
 	}
 }
 

@@ -73,8 +73,8 @@ func (s *Store) renew(ctx context.Context, heeded ...string) (renewal, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	answer, err := renewScript.Exec(ctx, s.client,
-		[]string{s.keys.replicas(), s.keys.running(s.token), s.keys.notices(s.token)},
-		append([]string{s.token, milliseconds(s.lease)}, heeded...)).ToArray()
+		[]string{s.keys.replicas(), s.keys.running(s.token), s.keys.notices(s.token), s.keys.secret(), s.keys.born()},
+		append([]string{s.token, milliseconds(s.lease), s.theSecret()}, heeded...)).ToArray()
 	if err != nil {
 		return renewal{}, fmt.Errorf("renew the lease: %w", storeError(err))
 	}
@@ -109,9 +109,9 @@ func (k *keeper) renew(ctx context.Context) {
 	if s.doubted.CompareAndSwap(true, false) && s.lookFor(ctx, slices.Collect(maps.Keys(s.running()))) != nil {
 		s.doubted.Store(true)
 	}
-	// The same number may be of other streams: now and then it is looked at.
-	if k.renewals++; int(r.running) == len(s.running()) && k.renewals%reconcileEvery != 0 {
-		k.suspects = nil
+	// The same number may be of other streams: now and then it is looked at, and
+	// a suspect is looked at twice.
+	if k.renewals++; int(r.running) == len(s.running()) && k.renewals%reconcileEvery != 0 && len(k.suspects) == 0 && !s.abandonedAny() {
 		return
 	}
 	if err := k.reconcile(ctx); err != nil {
@@ -149,7 +149,7 @@ func (s *Store) running() map[string]bool {
 // the other way round.
 func (k *keeper) reconcile(ctx context.Context) error {
 	s := k.store
-	before := s.running()
+	began, before, abandoned := time.Now(), s.running(), s.abandonedIDs()
 	there := map[string]bool{}
 	for cursor := uint64(0); ; {
 		scan := s.client.B().Sscan().Key(s.keys.running(s.token)).Cursor(cursor).Count(1000).Build()
@@ -170,7 +170,7 @@ func (k *keeper) reconcile(ctx context.Context) error {
 	for id := range there {
 		switch {
 		case after[id]:
-		case k.suspects[id] && sealed < maxSeals:
+		case (k.suspects[id] || abandoned[id]) && sealed < maxSeals:
 			// A create that was given up, or an end that could not be written.
 			if err := s.sealLost(ctx, id); err != nil {
 				return err
@@ -181,6 +181,7 @@ func (k *keeper) reconcile(ctx context.Context) error {
 		}
 	}
 	k.suspects = suspects
+	s.dropAbandoned(began.Add(-s.lease))
 	var missing []string
 	for id := range before {
 		if !there[id] && after[id] {

@@ -21,6 +21,7 @@ func (k keys) running(token string) string { return string(k) + "running:" + tok
 func (k keys) notices(token string) string { return string(k) + "notices:" + token } // ends that others wrote; and their channel
 func (k keys) replicas() string            { return string(k) + "replicas" }         // token → when its lease lapses
 func (k keys) pulse() string               { return string(k) + "pulse" }            // when anyone last looked for lapsed leases
+func (k keys) born() string                { return string(k) + "born" }             // since when the server knows anything
 func (k keys) secret() string              { return string(k) + "secret" }
 
 // hash makes foreign bytes a part of a name. Their lengths go in, so that no

@@ -49,6 +49,23 @@ func TestBacklogIsBounded(t *testing.T) {
 	}
 }
 
+// An event that is larger than what a stream may have in hand counts for all of
+// its size among the others.
+func TestBacklogOfLargeEvent(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{})
+	s := newStory(t, Options{URL: server.URL(), Prefix: prefix(), StreamBacklog: 4 << 10, Backlog: 10 << 10})
+	other := create(t, s.a, newMeta("ann"))
+	server.Pause()
+	s.must("Append", s.w.Append(s.ctx, []stream.Event{{Data: make([]byte, 9<<10)}}))
+	ctx, cancel := context.WithTimeout(s.ctx, 100*time.Millisecond)
+	defer cancel()
+	if err := other.Append(ctx, []stream.Event{{Data: make([]byte, 2<<10)}}); !errors.Is(err, stream.ErrUnavailable) {
+		t.Errorf("Append beyond the bound of all: %v", err)
+	}
+	server.Resume()
+	s.must("Append", other.Append(s.ctx, []stream.Event{{Data: make([]byte, 2<<10)}}))
+}
+
 // A full server refuses what is new, and ends what there is.
 func TestServerFull(t *testing.T) {
 	server := redistest.Start(t, redistest.Config{MaxMemory: "8mb"})
@@ -80,7 +97,15 @@ func TestServerFull(t *testing.T) {
 		t.Errorf("%d events with the end, want %d", len(events), appended+1)
 	}
 	s.must("Delete", s.b.Delete(s.ctx, s.meta.ID))
-	create(t, s.a, newMeta("bob"))
+	for began := time.Now(); ; pass(50 * time.Millisecond) { // it lingers, and then there is room
+		_, err := s.a.Create(s.ctx, newMeta("bob"))
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, stream.ErrFull) || time.Since(began) > soon {
+			t.Fatalf("Create: %v", err)
+		}
+	}
 }
 
 // Nothing is left of streams that have expired, however they ended.
@@ -107,7 +132,7 @@ func TestNothingLeaks(t *testing.T) {
 	crash(lost)
 	s.seal()
 
-	constant := map[string]bool{string(s.a.keys) + "replicas": true, string(s.a.keys) + "pulse": true}
+	constant := map[string]bool{s.a.keys.replicas(): true, s.a.keys.pulse(): true, s.a.keys.born(): true}
 	for {
 		names, err := s.b.client.Do(s.ctx, s.b.client.B().Keys().Pattern("*").Build()).AsStrSlice()
 		s.must("KEYS", err)

@@ -19,6 +19,7 @@ type mirror struct {
 	log    *live.Log
 	cancel context.CancelFunc
 	look   chan struct{} // one slot: there may be something to read from the server
+	looked chan struct{} // closed when what was there when the stream began to be heard has been read
 	refs   int           // guarded by the store's mu
 
 	mu     sync.Mutex // held while events are shown, so that they come in order
@@ -40,7 +41,7 @@ func (s *Store) mirror(id string, running bool) (*mirror, error) {
 	m := s.mirrors[id]
 	if m == nil {
 		ctx, cancel := context.WithCancel(context.Background())
-		m = &mirror{store: s, id: id, log: live.New(), cancel: cancel, look: make(chan struct{}, 1)}
+		m = &mirror{store: s, id: id, log: live.New(), cancel: cancel, look: make(chan struct{}, 1), looked: make(chan struct{})}
 		s.mirrors[id] = m
 		s.all.Go(func() { m.follow(ctx, running) })
 	}
@@ -75,12 +76,14 @@ func (m *mirror) nudge() {
 func (m *mirror) follow(ctx context.Context, running bool) {
 	if running {
 		// First heard, then read: in the other order events would be missed.
-		sub := m.store.ears.add(m.store.keys.log(m.id), m.hear, m.nudge)
+		sub := m.store.ears.add(m.store.keys.log(m.id), m.hear, m.nudge, m.nudge)
 		defer m.store.ears.remove(sub)
 	} else {
 		m.nudge()
 	}
 	defer m.retire()
+	looked := sync.OnceFunc(func() { close(m.looked) })
+	defer looked()
 	check := time.NewTimer(checkEvery)
 	defer check.Stop()
 	wait := minBackoff
@@ -98,6 +101,7 @@ func (m *mirror) follow(ctx context.Context, running bool) {
 		err := m.catchUp(ctx)
 		switch {
 		case err == nil:
+			looked()
 			wait, missing = minBackoff, time.Time{}
 		case errors.Is(err, stream.ErrGone) && !unknown(err):
 			m.fail(err)
@@ -203,6 +207,10 @@ func (m *mirror) catchUp(ctx context.Context) error {
 	for !m.over() {
 		last, _ := m.log.Last()
 		events, status, err := m.store.readRange(ctx, m.id, last, count)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && count > 1 {
+			count = max(count/4, 1) // the network is slow, or the events are large
+			continue
+		}
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"weir/internal/stream"
 )
@@ -12,8 +13,6 @@ import (
 // Open implements stream.Store. A stream that is produced here is read from
 // memory; any other from a mirror, once that has what the server has now.
 func (s *Store) Open(ctx context.Context, id string, after uint64) (stream.Reader, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	if w := s.writer(id); w != nil {
 		err := s.lookBriefly(ctx, id)
 		if err == nil || errors.Is(err, stream.ErrUnavailable) || w.ours(err) {
@@ -23,7 +22,7 @@ func (s *Store) Open(ctx context.Context, id string, after uint64) (stream.Reade
 	}
 	status, err := s.look(ctx, id)
 	if err != nil {
-		return nil, fmt.Errorf("open: %w", err)
+		return nil, fmt.Errorf("open: %w", s.orLost(ctx, id, err))
 	}
 	m, err := s.mirror(id, status.Running())
 	if err != nil {
@@ -50,24 +49,44 @@ func (w *writer) ours(err error) bool {
 	return unknown(err) && !w.over()
 }
 
-// await waits until the mirror has event seq.
+// await waits until the mirror has event seq, and has looked once since it hears
+// of the stream: else an end might be forgotten before it is seen. It waits while
+// there is progress.
 func (m *mirror) await(ctx context.Context, seq uint64) error {
-	if seq == 0 {
-		return nil
-	}
-	r := m.log.Open(seq - 1)
+	r := m.log.Open(max(seq, 1) - 1)
 	defer r.Close()
-	for hurried := false; ; {
-		// Only a Next without news waits for some.
-		if events, err := r.Next(nil); err != nil || len(events) > 0 {
-			return err
+	standstill := time.NewTimer(callTimeout)
+	defer standstill.Stop()
+	deaf := time.AfterFunc(lookTimeout, m.nudge) // what can't be heard can be read
+	defer deaf.Stop()
+	looked, here, hurried, had := m.looked, seq == 0, false, uint64(0)
+	for {
+		if !here {
+			// Only a Next without news waits for some.
+			events, err := r.Next(nil)
+			if err != nil {
+				return err
+			}
+			here = len(events) > 0
 		}
-		if last, _ := m.log.Last(); last > 0 && !hurried {
+		if here && looked == nil {
+			return nil
+		}
+		last, _ := m.log.Last()
+		if last > had {
+			had = last
+			standstill.Reset(callTimeout)
+		}
+		if last > 0 && !hurried {
 			hurried = true // what is missing may have been published to nobody
 			m.nudge()
 		}
 		select {
 		case <-r.Wake():
+		case <-looked:
+			looked = nil
+		case <-standstill.C:
+			return fmt.Errorf("%w: the log can't be read", stream.ErrUnavailable)
 		case <-ctx.Done():
 			return fmt.Errorf("%w: read the log: %w", stream.ErrUnavailable, context.Cause(ctx))
 		}

@@ -63,7 +63,7 @@ func TestServerAndOwnerKilled(t *testing.T) {
 
 			lost := 0
 			for i, id := range ids {
-				r, err := other.Open(t.Context(), id, 0)
+				r, err := openAfterLoss(t.Context(), other, id, 0)
 				if errors.Is(err, stream.ErrNotFound) {
 					lost += int(atKill[i])
 					continue

@@ -14,9 +14,9 @@ import (
 )
 
 // How many events one range read asks for: about as many as make rangeBytes,
-// as far as the last ones tell.
+// as far as the last ones tell. The first ones tell nothing, and may be large.
 const (
-	firstRange = 128
+	firstRange = 16
 	maxRange   = 2000
 	rangeBytes = 512 << 10
 )

@@ -21,17 +21,43 @@ if t - last > lease / 2 then
   return {'0', '0'}
 end
 
+-- A lease that lasts longer than one can is from before the clock was set back.
+local longest = string.format('%.0f', t + lease)
+for _, token in ipairs(redis.call('ZRANGEBYSCORE', replicas, '(' .. longest, '+inf')) do
+  redis.call('ZADD', replicas, longest, token)
+end
+
 local token = redis.call('ZRANGEBYSCORE', replicas, '-inf', string.format('%.0f', t), 'LIMIT', 0, 1)[1]
 if not token then
   return {'0', '0'}
 end
 local running = how.prefix .. 'running:' .. token
-local ids = redis.call('SRANDMEMBER', running, chunk)
-for _, id in ipairs(ids) do
+
+local function finish(id)
   if redis.call('HGET', how.prefix .. id .. ':meta', 'producer') == token then
     seal(id, how)
   else
     redis.call('SREM', running, id) -- nothing of it is left
+  end
+end
+
+-- What was tampered with can't be ended, and must not keep the others from their
+-- end. It is kept as long as if it had one.
+local function give_up(id)
+  local log, meta = how.prefix .. id .. ':log', how.prefix .. id .. ':meta'
+  local owner = redis.pcall('HGET', meta, 'owner_hash')
+  if type(owner) == 'string' then
+    redis.call('SREM', how.prefix .. 'open:' .. owner, id)
+  end
+  redis.call('PEXPIRE', log, how.retention)
+  redis.call('PEXPIRE', meta, how.retention)
+  redis.call('SREM', running, id)
+end
+
+local ids = redis.call('SRANDMEMBER', running, chunk)
+for _, id in ipairs(ids) do
+  if not pcall(finish, id) then
+    give_up(id)
   end
 end
 if redis.call('EXISTS', running) == 0 then

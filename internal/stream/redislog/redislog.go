@@ -43,6 +43,8 @@ type Options struct {
 	MaxMemory int64
 	// Logger is told of outages and of what was lost; slog.Default when nil.
 	Logger *slog.Logger
+
+	wrap func(rueidis.Client) rueidis.Client // a test's: comes between the store and its client
 }
 
 // How long calls may take.
@@ -67,6 +69,7 @@ type Store struct {
 
 	streamBacklog int64
 	backlog       *semaphore.Weighted
+	backlogSize   int64
 	maxMemory     int64
 	memory        atomic.Int64 // what the streams produced here take
 	queue         sendQueue
@@ -74,23 +77,25 @@ type Store struct {
 	ears          *ears
 	notices       chan string // ends that others have written
 	nudge         chan struct{}
-	doubted       atomic.Bool // the server was away, and may have come back with less
-	frozen        atomic.Bool // a test's: neither renews its lease nor hears of anything
+	secret        atomic.Pointer[string] // as it was handed out
+	doubted       atomic.Bool            // the server was away, and may have come back with less
+	frozen        atomic.Bool            // a test's: neither renews its lease nor hears of anything
 
 	done   chan struct{} // closed when the store is: nothing is taken in hand any more
 	cancel context.CancelFunc
 	all    sync.WaitGroup // every goroutine but those of calls
 	calls  sync.WaitGroup // of calls, which end with the client; added to under mu, before done is closed
 
-	mu      sync.Mutex
-	writers map[string]*writer // guarded by mu; streams produced here, or being created
-	mirrors map[string]*mirror // guarded by mu; streams read here
+	mu        sync.Mutex
+	writers   map[string]*writer   // guarded by mu; streams produced here, or being created
+	mirrors   map[string]*mirror   // guarded by mu; streams read here
+	abandoned map[string]time.Time // guarded by mu; creates whose outcome is unknown, since when
 }
 
 // Open connects to the server, and fails when that does not answer.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	setDefaults(&o)
-	client, err := connect(ctx, o.URL)
+	client, err := connect(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
@@ -98,12 +103,15 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		client.Close()
 		return nil, fmt.Errorf("redis: this is a cluster, where the prefix %q needs braces: {%[1]s}", o.Prefix)
 	}
+	if o.wrap != nil {
+		client = o.wrap(client)
+	}
 	s := &Store{
 		client: client, keys: keys(o.Prefix), token: rand.Text(),
 		retention: o.Retention, lease: o.Lease, now: o.Now, logger: o.Logger,
-		streamBacklog: o.StreamBacklog, maxMemory: o.MaxMemory, backlog: semaphore.NewWeighted(o.Backlog),
+		streamBacklog: o.StreamBacklog, maxMemory: o.MaxMemory, backlog: semaphore.NewWeighted(o.Backlog), backlogSize: o.Backlog,
 		done: make(chan struct{}), notices: make(chan string, 1024), nudge: make(chan struct{}, 1),
-		writers: map[string]*writer{}, mirrors: map[string]*mirror{},
+		writers: map[string]*writer{}, mirrors: map[string]*mirror{}, abandoned: map[string]time.Time{},
 	}
 	s.queue.wake = make(chan struct{}, senders)
 	s.health.init()
@@ -162,8 +170,8 @@ func setDefaults(o *Options) {
 	}
 }
 
-func connect(ctx context.Context, url string) (rueidis.Client, error) {
-	options, err := rueidis.ParseURL(url)
+func connect(ctx context.Context, o Options) (rueidis.Client, error) {
+	options, err := rueidis.ParseURL(o.URL)
 	if err != nil {
 		return nil, errors.New("the URL is malformed") // its own error repeats the password
 	}
@@ -182,24 +190,26 @@ func connect(ctx context.Context, url string) (rueidis.Client, error) {
 	// than one process has to say.
 	options.ReadBufferEachConn, options.WriteBufferEachConn = 128<<10, 128<<10
 	options.PipelineMultiplex = 1
-	client, err := rueidis.NewClient(options)
+	conns := &conns{logger: o.Logger, open: map[*conn]struct{}{}}
+	conns.track(&options)
+	inner, err := rueidis.NewClient(options)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", strings.Join(options.InitAddress, ", "), err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if err := client.Do(ctx, client.B().Ping().Build()).Error(); err != nil {
-		client.Close()
+	if err := inner.Do(ctx, inner.B().Ping().Build()).Error(); err != nil {
+		inner.Close()
 		return nil, fmt.Errorf("%s: %w", strings.Join(options.InitAddress, ", "), err)
 	}
-	return client, nil
+	return client{inner, conns}, nil
 }
 
 // start begins what the store does by itself, until Close.
 func (s *Store) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	s.ears.add(s.keys.notices(s.token), s.hearNotice, s.doubt)
+	s.ears.add(s.keys.notices(s.token), s.hearNotice, s.doubt, s.nudgeKeeper)
 	s.all.Go(func() { s.ears.listen(ctx) })
 	s.all.Go(func() { s.keep(ctx) })
 	s.all.Go(func() { s.heed(ctx) })
@@ -245,7 +255,8 @@ func (s *Store) leave() {
 	}
 }
 
-// Secret returns a random secret that all replicas have in common.
+// Secret returns a random secret that all replicas have in common. It outlives
+// the loss of the server's data while one of them runs.
 func (s *Store) Secret(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -258,7 +269,16 @@ func (s *Store) Secret(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read the secret: %w", storeError(err))
 	}
+	s.secret.Store(&secret)
 	return secret, nil
+}
+
+// theSecret is the one that was handed out; empty when none was.
+func (s *Store) theSecret() string {
+	if secret := s.secret.Load(); secret != nil {
+		return *secret
+	}
+	return ""
 }
 
 func (s *Store) isClosed() bool {

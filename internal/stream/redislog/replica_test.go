@@ -193,7 +193,7 @@ func TestLostForGood(t *testing.T) {
 	if !errors.Is(g.err, stream.ErrGone) || len(g.events) != 3 {
 		t.Errorf("%d events, %v; want an abort with ErrGone", len(g.events), g.err)
 	}
-	if _, err := s.b.Open(s.ctx, s.meta.ID, 3); !errors.Is(err, stream.ErrNotFound) {
+	if _, err := openAfterLoss(s.ctx, s.b, s.meta.ID, 3); !errors.Is(err, stream.ErrNotFound) {
 		t.Errorf("Open: %v", err)
 	}
 }

@@ -34,15 +34,15 @@ var (
 // A script that only ends things runs when the server's memory is full, too:
 // else a full server would keep its streams running for ever.
 const (
-	anyTime  = "#!lua\n"
+	whenRoom = "#!lua\n"
 	whenFull = "#!lua flags=allow-oom\n"
 )
 
 // All but append may be sent again when their answer was lost; append's sender
 // does that itself, with what is to be appended by then.
 var (
-	createScript = rueidis.NewLuaScriptRetryable(anyTime + createLua)
-	appendScript = rueidis.NewLuaScript(anyTime + appendLua)
+	createScript = rueidis.NewLuaScriptRetryable(whenRoom + createLua)
+	appendScript = rueidis.NewLuaScript(whenRoom + appendLua)
 	sealScript   = rueidis.NewLuaScriptRetryable(whenFull + commonLua + sealLua)
 	deleteScript = rueidis.NewLuaScriptRetryable(whenFull + deleteLua)
 	bookScript   = rueidis.NewLuaScriptRetryable(whenFull + bookLua)

@@ -89,8 +89,9 @@ func (s *Store) seal(ctx context.Context, id string, terminal stream.Event, by s
 		return true, nil
 	case w != nil && unknown(err):
 		w.vanish(err) // it can't be written again: nobody is to wait for its end
+		return false, err
 	}
-	return false, err
+	return false, s.orLost(ctx, id, err)
 }
 
 // broken is why the log can't become what its producer made, though it has no

@@ -122,7 +122,7 @@ func (w *writer) takeRoom(ctx context.Context, size int64) error {
 	if err := w.room.Acquire(ctx, w.roomFor(size)); err != nil {
 		return fmt.Errorf("append: the stream's backlog is full: %w: %w", stream.ErrUnavailable, err)
 	}
-	if err := w.store.backlog.Acquire(ctx, w.roomFor(size)); err != nil {
+	if err := w.store.backlog.Acquire(ctx, min(size, w.store.backlogSize)); err != nil {
 		w.room.Release(w.roomFor(size))
 		return fmt.Errorf("append: the backlog is full: %w: %w", stream.ErrUnavailable, err)
 	}
@@ -131,11 +131,11 @@ func (w *writer) takeRoom(ctx context.Context, size int64) error {
 
 func (w *writer) giveRoom(size int64) {
 	w.room.Release(w.roomFor(size))
-	w.store.backlog.Release(w.roomFor(size))
+	w.store.backlog.Release(min(size, w.store.backlogSize))
 }
 
-// roomFor is what a batch counts for: one that is larger than the bound goes
-// alone.
+// roomFor is what a batch counts for in its stream: one that is larger than the
+// bound goes alone.
 func (w *writer) roomFor(size int64) int64 { return min(size, w.store.streamBacklog) }
 
 // accept numbers the events and gives them to the senders.
@@ -257,8 +257,11 @@ func (w *writer) finish(end stream.Event) {
 	case last == end.Seq-1:
 		added, _ := w.log.Seal(end) // nobody else does
 		w.store.memory.Add(added)
-	default:
+	case last >= end.Seq:
 		w.store.logger.Warn("redis: a stream ended before events that its readers have seen", "stream", w.meta.ID, "seen", last, "end", end.Seq)
+		w.log.Fail(errTail)
+	default:
+		w.store.logger.Error("redis: a stream ended after events that its producer did not make", "stream", w.meta.ID, "made", last, "end", end.Seq)
 		w.log.Fail(errTail)
 	}
 	w.end(stream.ErrSealed)
@@ -287,6 +290,9 @@ func (w *writer) end(err error) {
 func (w *writer) flushed(ctx context.Context) error {
 	w.mu.Lock()
 	target := w.accepted
+	if w.lost && w.err == nil {
+		w.enqueue() // there may be room by now for what was refused
+	}
 	for {
 		shown, _ := w.log.Last()
 		if w.err != nil || w.stored >= target && shown >= target && !w.lost {
