@@ -46,6 +46,7 @@ func TestIdempotencyKey(t *testing.T) {
 	if a, b := one.Header.Get("Weir-Stream-Id"), two.Header.Get("Weir-Stream-Id"); a == "" || a != b {
 		t.Errorf("one-line start: %q and %q", a, b)
 	}
+	readFrames(one.Body) // to the end: the generation has asked by then
 	c1 := h.call("POST", "/v1/chat/completions", chatBody, "Idempotency-Key", "k3")
 	c2 := h.call("POST", "/v1/chat/completions", chatBody, "Idempotency-Key", "k3")
 	if a, b := c1.Header.Get("Weir-Stream-Id"), c2.Header.Get("Weir-Stream-Id"); a == "" || a != b || text(t, c1) != text(t, c2) {
@@ -64,6 +65,7 @@ func TestIdempotencyKey(t *testing.T) {
 	}
 
 	deleted := h.create(promptBody, "Idempotency-Key", "k5")
+	readFrames(h.call("GET", "/v1/streams/"+deleted+"/events", "").Body) // its generation has asked
 	h.call("DELETE", "/v1/streams/"+deleted, "")
 	asked = len(h.upstream.Requests())
 	if resp := h.call("POST", "/v1/streams", promptBody, "Idempotency-Key", "k5"); resp.StatusCode != 410 || len(h.upstream.Requests()) != asked {
